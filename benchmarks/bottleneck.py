@@ -1,0 +1,182 @@
+"""The gate: which questions need a closer listen, by duration, before any decoder is trained.
+
+For each family of questions about detail, a small recurrent probe is trained to read the answer from the audio tokens
+of an event, once as they are in the first listen to a recording of a given duration, once as they are in a re-listen to
+the event alone. Both are told where the event is, so the difference is what the *budget* of the first listen loses and
+not what is hard to find. Trained on the training tiles, scored on tiles of held-out clips and a held-out voice. Where
+the gap is at least 25 points, the family counts as *detail* at that duration.
+
+    python benchmarks/bottleneck.py RUN --out benchmarks/results/bottleneck.json
+
+RUN is a folder of ``echo-agent finetune nano``. Prints one JSON line; ``ratio`` is the number of families that pass at
+60 s over the three that are wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from echo_agent.finetune.data.questions import DIGITS, WORDS
+from echo_agent.finetune.lessons import Teacher, with_branch
+from echo_agent.finetune.nano import load_branch, new_model, tiles_in
+from echo_agent.nano.adapter import pool
+from echo_agent.nano.processing import load_tokenizer
+from echo_agent.nano.weights import WEIGHTS
+
+DURATIONS = (10, 20, 30, 60, 120)
+GAP = 25.0
+KINDS = {"digits": DIGITS, "words": WORDS, "burst": tuple(str(n) for n in range(2, 7))}
+"""Kinds of events and what is to be read from each of their places."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The audio tokens of one event and what is in it."""
+
+    tokens: Tensor
+    content: tuple[int, ...]
+
+
+class Probe(nn.Module):
+    """Reads a sequence of pooled features; answers for each of four places."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        """Build with random weights."""
+        super().__init__()
+        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Dropout(0.2), nn.Linear(width, 128), nn.GELU())
+        self.read = nn.GRU(128, 128, batch_first=True, bidirectional=True)
+        self.leave = nn.Linear(512, 4 * classes)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Scores ``[batch, 4, classes]`` of padded tokens ``[batch, n, width]``."""
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.enter(tokens), lengths, batch_first=True, enforce_sorted=False
+        )
+        states, last = self.read(packed)
+        padded, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
+        real = torch.arange(padded.shape[1])[None, :, None] < lengths[:, None, None]
+        mean = (padded * real).sum(1) / lengths[:, None]
+        return self.leave(torch.cat([mean, last.transpose(0, 1).flatten(1)], dim=1)).view(len(tokens), 4, -1)
+
+
+def samples(teacher: Teacher, kind: str, duration: int | None, count: int, seed: int) -> list[Sample]:
+    """Events of a kind, as heard in a first listen to ``duration`` seconds, or (None) in a re-listen."""
+    rng = np.random.default_rng(seed)
+    names = KINDS[kind]
+    found: list[Sample] = []
+    while len(found) < count:
+        row, events = teacher.row(rng, duration or 10)
+        frames = torch.cat([tile.frames for _, tile in row])
+        seconds = sum(tile.seconds for _, tile in row)
+        size = teacher.config.listen_size(seconds)
+        listen = pool(frames.float(), size) if duration else None
+        place = 0
+        for _, tile in row:
+            for number in range(len(tile.events)):
+                event = events[place]
+                place += 1
+                if event.kind != kind:
+                    continue
+                said = (str(event.hits),) if kind == "burst" else event.content
+                content = tuple(names.index(word) for word in said)
+                if listen is not None:
+                    first = max(0, math.floor(event.onset / seconds * size - 0.25))
+                    last = min(size, math.ceil(event.offset / seconds * size + 0.25))
+                    found.append(Sample(listen[first:last], content))
+                else:
+                    crop = next(c for c in tile.crops if c.event == number)
+                    heard = teacher.config.listen_size(float(crop.end - crop.start))
+                    found.append(Sample(pool(crop.frames.float(), heard), content))
+    return found[:count]
+
+
+def batch_of(chosen: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
+    """Padded tokens, lengths, and contents (-100 behind the end)."""
+    lengths = torch.tensor([len(s.tokens) for s in chosen])
+    tokens = nn.utils.rnn.pad_sequence([s.tokens for s in chosen], batch_first=True)
+    content = torch.full((len(chosen), 4), -100)
+    for i, sample in enumerate(chosen):
+        content[i, : len(sample.content)] = torch.tensor(sample.content)
+    return tokens, lengths, content
+
+
+def accuracy(
+    train: Sequence[Sample], test: Sequence[Sample], classes: int, epochs: int = 12
+) -> tuple[float, float]:
+    """Train a probe; percent right per place, and percent of events with every place right."""
+    torch.manual_seed(0)
+    probe = Probe(train[0].tokens.shape[1], classes)
+    optimiser = torch.optim.AdamW(probe.parameters(), 1e-3, weight_decay=0.05)
+    order = np.random.default_rng(0)
+    for _ in range(epochs):
+        shuffled = [train[int(i)] for i in order.permutation(len(train))]
+        for first in range(0, len(shuffled), 32):
+            tokens, lengths, content = batch_of(shuffled[first : first + 32])
+            loss = nn.functional.cross_entropy(probe(tokens, lengths).transpose(1, 2), content)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    probe.eval()
+    with torch.no_grad():
+        tokens, lengths, content = batch_of(test)
+        right = probe(tokens, lengths).argmax(-1) == content
+    asked = content != -100
+    each = 100 * (right & asked).sum().item() / asked.sum().item()
+    whole = 100 * (right | ~asked).all(1).float().mean().item()
+    return round(each, 1), round(whole, 1)
+
+
+def main() -> None:
+    """Probe every family and duration, print the line, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--train", type=int, default=900)
+    parser.add_argument("--test", type=int, default=240)
+    options = parser.parse_args()
+    model = new_model()
+    load_branch(model, options.run / "branch.safetensors")
+    teachers = []
+    for split in ("train", "val"):
+        branch = model.model.adapter.branch
+        tiles = [with_branch(tile, branch) for tile in tiles_in(options.run / "tiles" / split)]
+        teachers.append(Teacher(tiles, model.config, load_tokenizer(WEIGHTS)))
+    table: dict[str, dict[str, float]] = {
+        family: {} for family in ("digit", "digit_sequence", "word", "count")
+    }
+    for kind, names in KINDS.items():
+        for duration in (None, *DURATIONS):
+            parts = [
+                samples(teacher, kind, duration, count, seed)
+                for teacher, count, seed in zip(teachers, (options.train, options.test), (1, 2), strict=True)
+            ]
+            each, whole = accuracy(parts[0], parts[1], len(names))
+            column = "crop" if duration is None else f"first listen, {duration} s"
+            if kind == "digits":
+                table["digit"][column], table["digit_sequence"][column] = each, whole
+            else:
+                table["word" if kind == "words" else "count"][column] = each
+    detail = {
+        family: [d for d in DURATIONS if row["crop"] - row[f"first listen, {d} s"] >= GAP]
+        for family, row in table.items()
+    }
+    passed = sum(60 in durations for durations in detail.values())
+    line = {"benchmark": "bottleneck", "ratio": round(passed / 3, 2), "accuracy": table, "detail": detail}
+    text = json.dumps(line)
+    print(text)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(line, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Engines: what turns a context of token ids and audio into sampled tokens.
+
+``TorchEngine`` runs a family's transformers model in this process: it batches whatever runs are waiting, keeps the KV
+cache of what was computed for the continuation, and encodes crops once. Importing this package loads no torch; naming
+the engine does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from echo_agent.engine.generation import Finish, Generation, SamplingParams, Timings
+
+if TYPE_CHECKING:
+    from echo_agent.engine.torch_engine import TorchEngine
+
+__all__ = ["Finish", "Generation", "SamplingParams", "Timings", "TorchEngine"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load torch only when the engine itself is asked for."""
+    if name == "TorchEngine":
+        from echo_agent.engine.torch_engine import TorchEngine
+
+        return TorchEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

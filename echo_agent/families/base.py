@@ -1,0 +1,241 @@
+"""What the engine and the dialects must know of a model architecture: one class per family.
+
+A family owns a loaded model and says, in numbers and tensors, what differs between architectures: placeholder ids, how
+many tokens a crop of n seconds costs, how samples become features, where positions come from, how a prompt is written.
+It holds no state of a run. Everything above it deals in token ids and audio references only.
+
+A family is accepted when the conformance tests (``tests/families``) pass on a tiny randomly initialised model of the
+architecture; the central one is that log-probabilities from incremental decoding with crops appended to the cache equal
+those of one full forward pass through the model's own ``forward``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from echo_agent.errors import ContextError, PlaceholderError, RecordingTooLongError
+from echo_agent.recording import AudioRef
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+
+TAIL = 0.1
+"""Seconds by which a listen may pass its limit: encoders such as MP3 pad by so much. The rest of it is not heard."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One part of what is rendered into the context: text to tokenise, or audio to listen to."""
+
+    text: str = ""
+    audio: AudioRef | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model can hear, in seconds of audio as it is heard (after a change of speed)."""
+
+    shortest: float
+    """Shortest crop; shorter spans are widened to it by the tool."""
+    longest_crop: float
+    """Longest crop; longer spans are cut to it by the tool."""
+    longest_recording: float
+    """Longest first listen; longer recordings are refused before encoding."""
+
+
+class Family(ABC):
+    """One model architecture with its loaded weights."""
+
+    name: str
+    """Name under which the model was asked for (``echo-nano``, a hub id or a folder)."""
+    kind: str
+    """Architecture: ``echo-nano``, ``qwen2-audio`` or ``qwen2.5-omni``."""
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sample_rate: int = 16000
+    """Rate in Hz at which :meth:`frozen_features` wants its samples."""
+    limits: Limits
+    context_length: int
+    """Most tokens that the model's positions allow."""
+    audio_id: int
+    """Placeholder id: each stands for one audio embedding."""
+    banned_ids: tuple[int, ...]
+    """Ids that are never sampled: placeholders of every medium, and their begin and end markers."""
+    eos_ids: tuple[int, ...]
+    """Ids that end the assistant's turn."""
+    default_dialect: str = "inline"
+    frozen_modules: tuple[str, ...] = ()
+    """Dotted names of the modules of ``model`` that :meth:`frozen_features` runs: training must leave them alone."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the weights are on."""
+        return self.model.device
+
+    def freeze(self) -> None:
+        """Stop gradients into the modules whose outputs :meth:`frozen_features` hands out to be kept."""
+        for name in self.frozen_modules:
+            self.model.get_submodule(name).requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer so that ``load_family(folder)`` gives this family again (safetensors)."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    # --- tokens -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def audio_tokens(self, ref: AudioRef) -> int:
+        """Number of placeholders (without markers) that a listen to ``ref`` costs; exact, and without reading audio."""
+
+    def check_length(self, ref: AudioRef) -> None:
+        """Refuse, before anything is read or encoded, audio that is longer than the model can hear.
+
+        Raises:
+            RecordingTooLongError: Naming the limit and the way out.
+        """
+        limit = self.limits.longest_recording if ref.is_whole else self.limits.longest_crop
+        if ref.seconds <= limit + TAIL:
+            return
+        raise RecordingTooLongError(
+            f"{'the recording' if ref.is_whole else 'the crop'} {ref.source} [{ref.start:g}, {ref.end:g}] is "
+            f"{ref.seconds:.1f} s of audio, but {self.name} hears at most {limit:g} s at once: "
+            f"cut it into pieces of at most {limit:g} s, or use one that hears longer ones (see `echo-agent models`)"
+        )
+
+    @abstractmethod
+    def audio_ids(self, ref: AudioRef) -> list[int]:
+        """Ids that stand for one listen: begin marker, placeholders, end marker."""
+
+    @abstractmethod
+    def question_pieces(
+        self, recordings: Sequence[AudioRef], question: str, choices: Sequence[str] | None
+    ) -> list[Piece]:
+        """The head of the context, up to where the assistant's turn begins: system text, audio, question."""
+
+    def render(self, pieces: Sequence[Piece]) -> tuple[list[int], list[AudioRef]]:
+        """Turn pieces into ids (no special tokens added) and the audio that their placeholders stand for, in order."""
+        ids: list[int] = []
+        audio: list[AudioRef] = []
+        for piece in pieces:
+            if piece.audio is not None:
+                ids.extend(self.audio_ids(piece.audio))
+                audio.append(piece.audio)
+            if piece.text:
+                ids.extend(self.tokenize(piece.text))
+        return ids, audio
+
+    def turn_open(self, role: str) -> str:
+        """Text that opens a turn of ``system``, ``user``, ``assistant`` or ``tool``."""
+        raise ContextError(f"{self.kind} has no turns: {role!r} cannot be written; use the inline dialect")
+
+    def turn_close(self) -> str:
+        """Text that closes a turn (the end marker first: it is left out where the policy sampled it)."""
+        raise ContextError(f"{self.kind} has no turns; use the inline dialect")
+
+    def runs(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Where the runs of placeholders are: ``(index of the first, how many)``, in order."""
+        found: list[tuple[int, int]] = []
+        for i, token in enumerate(ids):
+            if token != self.audio_id:
+                continue
+            if found and found[-1][0] + found[-1][1] == i:
+                found[-1] = (found[-1][0], found[-1][1] + 1)
+            else:
+                found.append((i, 1))
+        return found
+
+    def check_placeholders(self, ids: Sequence[int], audio: Sequence[AudioRef]) -> list[tuple[int, int]]:
+        """Check that the runs of placeholders are those of ``audio``, one to one, and give the runs.
+
+        Raises:
+            PlaceholderError: Naming both counts.
+        """
+        runs = self.runs(ids)
+        if len(runs) != len(audio):
+            raise PlaceholderError(
+                f"the context has {len(runs)} runs of audio placeholders for {len(audio)} pieces of audio"
+            )
+        for number, ((_, count), ref) in enumerate(zip(runs, audio, strict=True), start=1):
+            if count != self.audio_tokens(ref):
+                raise PlaceholderError(
+                    f"run {number} has {count} audio placeholders, but {ref.seconds:.2f} s of audio give "
+                    f"{self.audio_tokens(ref)} features"
+                )
+        return runs
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a text; special tokens written in it are recognised, none are added."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    @abstractmethod
+    def escape(self, text: str) -> str:
+        """Text from outside (a question, a choice) in which no control token is recognised any more."""
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Text of ids, control tokens such as ``</seg>`` kept, placeholders and end-of-turn left out by the caller."""
+        text: Any = self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text  # a list only where a batch went in
+
+    # --- audio --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def frozen_features(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
+        """Encode crops (reference, float32 mono samples at ``sample_rate``) as one batch with the frozen modules.
+
+        What comes back is kept across optimiser steps: it must depend on frozen weights only.
+        """
+
+    @abstractmethod
+    def audio_embeds(
+        self, refs: Sequence[AudioRef], features: Sequence[dict[str, torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        """Embeddings ``[audio_tokens(ref), hidden]`` of each listen, from its frozen features, as one batch.
+
+        Raises PlaceholderError where the number of embeddings is not ``audio_tokens(ref)``.
+        """
+
+    # --- text model ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def token_embeds(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings ``[..., hidden]`` of ids ``[...]``."""
+
+    @abstractmethod
+    def forward_embeds(
+        self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache | None
+    ) -> tuple[torch.Tensor, Cache]:
+        """One step of the text model.
+
+        Args:
+            embeds: New inputs ``[batch, new, hidden]``.
+            mask: ``[batch, cached + new]``, 1 = a real slot, 0 = a hole or padding.
+            positions: Position of each new input ``[batch, new]`` (plain, 1-D; a family widens it where it must).
+            cache: The cache to append to, or None for a new one.
+
+        Returns:
+            Hidden states ``[batch, new, hidden]`` and the cache; :meth:`logits` turns chosen ones into scores.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores ``[..., vocabulary]`` (float32) of hidden states ``[..., hidden]``."""
+
+    @abstractmethod
+    def forward_inputs(
+        self, ids: Sequence[int], crops: Sequence[tuple[AudioRef, np.ndarray]]
+    ) -> dict[str, Any]:
+        """Keyword arguments with which the model's own ``forward`` runs the whole trajectory in one pass.
+
+        This is the path that training takes and that incremental decoding is tested against.
+        """

@@ -1,0 +1,108 @@
+"""What messages carry for us: audio as references, token deltas, and text that was given to the assistant.
+
+All of it is plain JSON in places that LangChain leaves alone, so that it survives checkpoints and other models.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+from langchain_core.messages import AIMessage, BaseMessage
+from pydantic import ValidationError
+
+from echo_agent.errors import ContextError, RecordingError
+from echo_agent.recording import AudioRef, Recording
+from echo_agent.stores import RecordingStore
+from echo_agent.trajectory import TokenDelta, Trajectory
+
+QUESTION_KEY = "echo_question"
+"""In ``additional_kwargs`` of a user message: its question and choices, where its text is made of them."""
+FORCE_KEY = "echo_force_answer"
+"""In ``additional_kwargs`` of a user message: why the policy is asked for its answer now."""
+DELTA_KEY = "echo"
+GIVEN_KEY = "given"
+"""In ``response_metadata``: text that was put into the assistant's turn before what was sampled."""
+
+
+def audio_block(ref: AudioRef) -> dict[str, Any]:
+    """A content block that stands for audio without holding any: it can go into state and checkpoints."""
+    return {
+        "type": "audio",
+        "file_id": ref.key(),
+        "mime_type": "audio/wav",
+        "extras": {"echo": ref.model_dump(mode="json")},
+    }
+
+
+def read_audio_block(block: dict[str, Any], store: RecordingStore) -> AudioRef:
+    """The audio of a content block: a reference of ours, or base64 data, which is put into the store.
+
+    Raises:
+        RecordingError: It is neither, or the data cannot be opened.
+    """
+    extras = block.get("extras")
+    if isinstance(extras, dict) and "echo" in extras:
+        try:
+            return AudioRef.model_validate(extras["echo"])
+        except ValidationError as error:
+            raise RecordingError(f"the audio reference in a message is malformed: {error}") from error
+    nested = block.get("input_audio")
+    data = (
+        block.get("base64") or block.get("data") or (nested.get("data") if isinstance(nested, dict) else None)
+    )
+    if not isinstance(data, str):
+        raise RecordingError(
+            "audio in a message must be base64 data or a reference made by audio_block: no URLs, no files"
+        )
+    try:
+        return store.add(
+            Recording.from_bytes(base64.b64decode(data, validate=True), "the audio in a message")
+        )
+    except binascii.Error as error:
+        raise RecordingError(f"the audio in a message is not base64: {error}") from error
+
+
+def is_audio(block: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a content block is audio."""
+    return isinstance(block, dict) and block.get("type") in ("audio", "input_audio")
+
+
+def delta_of(message: BaseMessage) -> TokenDelta | None:
+    """The token delta that a message carries; None where there is none or it is malformed."""
+    data = message.response_metadata.get(DELTA_KEY)
+    if not isinstance(message, AIMessage) or not isinstance(data, dict):
+        return None
+    try:
+        return TokenDelta.from_json(data)
+    except (ValidationError, ValueError, TypeError):
+        return None
+
+
+def trajectory_of(messages: Iterable[BaseMessage]) -> Trajectory:
+    """The fold over the deltas of the AI messages.
+
+    Raises:
+        ContextError: A message has none, or one that continues another prefix: foreign, trimmed or edited messages.
+    """
+    trajectory = Trajectory()
+    for message in messages:
+        if isinstance(message, AIMessage):
+            delta = delta_of(message)
+            if delta is None:
+                raise ContextError(
+                    f"the AI message {message.text[:40]!r} carries no token delta: it is from another model"
+                )
+            trajectory = trajectory.extend(delta)
+    return trajectory
+
+
+def transcript(messages: Iterable[BaseMessage]) -> str:
+    """The assistant's whole turn as text: what it wrote and what was given to it, audio left out."""
+    return "".join(
+        f"{message.response_metadata.get(GIVEN_KEY, '')}{message.text}"
+        for message in messages
+        if isinstance(message, AIMessage)
+    )

@@ -1,0 +1,5 @@
+"""echo-nano: the embedded large audio language model in small, for a CPU.
+
+Encoder (Whisper-tiny.en, frozen), adapter (sound branch, pooling, projector) and a small Llama decoder with its own
+vocabulary; a ``PreTrainedModel`` with its processor, treated like every other family.
+"""

@@ -1,0 +1,92 @@
+"""Between encoder and decoder: the sound branch, pooling to the budget of a listen, and the projector.
+
+*Sound branch*: a small convolutional network on the encoder's middle layer, trained to name the sounds of each frame
+(Whisper was never taught any). *Pooling*: the frames of a listen are cut into as many equal bins as it has tokens; each
+bin gives mean and maximum, so that a short event in a long bin still shows. *Projector*: pooled features to the
+decoder's width. Only the projector is trained together with the decoder.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from echo_agent.nano.configuration import NanoConfig
+
+SCORE_SCALE = 0.5
+"""Brings the scores of the branch's head to about the size of the other features."""
+
+
+class SoundBranch(nn.Module):
+    """Dilated convolutions over pairs of the middle layer's frames, with a head that names sounds per frame."""
+
+    def __init__(self, config: NanoConfig) -> None:
+        """Build with random weights."""
+        super().__init__()
+        dim = config.branch_dim
+        self.encoder_dim = config.encoder_dim
+        self.enter = nn.Sequential(nn.LayerNorm(config.encoder_dim), nn.Linear(config.encoder_dim, dim))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(dim, dim, 3, padding=2**n, dilation=2**n),
+                nn.GELU(),
+                nn.Dropout(0.1),
+                nn.Conv1d(dim, dim, 1),
+            )
+            for n in range(config.branch_blocks)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(config.branch_blocks))
+        self.leave = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, config.branch_labels)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Hidden states ``[listens, steps, branch_dim]`` of encoder frames ``[listens, steps, 2 * encoder_dim]``."""
+        steps = frames.shape[1]
+        x = self.enter(_pairs(frames[..., : self.encoder_dim]))
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            x = x + block(norm(x).transpose(1, 2)).transpose(1, 2)
+        return self.leave(x).repeat_interleave(2, dim=1)[:, :steps]
+
+    def describe(self, frames: Tensor) -> Tensor:
+        """Hidden states and scores side by side ``[listens, steps, branch_dim + branch_labels]``."""
+        hidden = self(frames)
+        return torch.cat([hidden, SCORE_SCALE * self.head(hidden)], dim=-1)
+
+
+def _pairs(frames: Tensor) -> Tensor:
+    """Mean of pairs of frames; an odd last frame stands alone."""
+    x = nn.functional.avg_pool1d(frames.transpose(1, 2), 2, ceil_mode=True, count_include_pad=False)
+    return x.transpose(1, 2)
+
+
+def pool(frames: Tensor, tokens: int) -> Tensor:
+    """Mean and maximum of ``tokens`` bins of about equal size: ``[steps, dim]`` to ``[tokens, 2 * dim]``.
+
+    No bin is empty: where there are more tokens than steps, steps are taken more than once.
+    """
+    steps = frames.shape[0]
+    edges = torch.tensor([round(i * steps / tokens) for i in range(tokens + 1)])
+    first = edges[:-1].clamp(max=steps - 1)
+    sizes = (edges[1:] - first).clamp(min=1)
+    inside = torch.arange(int(sizes.max())) < sizes[:, None]
+    places = first[:, None] + torch.arange(int(sizes.max())).where(inside, 0)
+    bins = frames[places.to(frames.device)]
+    inside, sizes = inside.to(frames.device), sizes.to(frames.device)
+    mean = (bins * inside[..., None]).sum(1) / sizes[:, None]
+    return torch.cat([mean, bins.amax(1)], dim=1)
+
+
+class Adapter(nn.Module):
+    """Sound branch and projector."""
+
+    def __init__(self, config: NanoConfig) -> None:
+        """Build with random weights."""
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.branch = SoundBranch(config)
+        self.project = nn.Sequential(
+            nn.LayerNorm(config.feature_dim),
+            nn.Linear(config.feature_dim, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
+        )

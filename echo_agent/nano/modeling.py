@@ -1,0 +1,206 @@
+"""The echo-nano model: encoder, adapter and a small Llama decoder as one ``PreTrainedModel``.
+
+Each audio token is the sum of three parts of equal length: the projection of a pooled feature, the embedding of the
+*time token* of the second it stands for, and the embeddings of the names of the sounds that the branch hears in it.
+Spans and sounds are written with the same tokens, so that pointing at a place and naming a sound is copying, not
+computing.
+
+``forward`` hears in one of two ways: from log-mel windows (the whole model runs), or from pooled features that were
+computed before (``audio_features``: the encoder and the sound branch are frozen while the decoder learns).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, GenerationMixin, LlamaModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from echo_agent.errors import PlaceholderError
+from echo_agent.nano.adapter import SCORE_SCALE, Adapter, pool
+from echo_agent.nano.configuration import NanoConfig
+from echo_agent.nano.encoder import NanoEncoder
+
+AUDIO_NORM = 2.0
+"""Length of each part of an audio token, about that of a word's embedding: no part may drown the others."""
+WINDOW_BATCH = 16
+"""Most windows that are encoded at once: more are no faster on a CPU, and what they hold at once grows with them."""
+
+
+class NanoPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation for echo-nano."""
+
+    config: NanoConfig
+    config_class = NanoConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("audio", "text")
+    _supports_sdpa = True
+    _supports_cache_class = True
+
+
+class NanoModel(NanoPreTrainedModel):
+    """Everything but the output head."""
+
+    time_tokens: Tensor
+    """Token id of every whole second ``[MAX_SECONDS + 1]``."""
+    label_tokens: Tensor
+    """Token id of the name of every sound that the branch knows ``[branch_labels]``."""
+
+    def __init__(self, config: NanoConfig) -> None:
+        """Build with random weights."""
+        super().__init__(config)
+        self.encoder = NanoEncoder(config)
+        self.adapter = Adapter(config)
+        self.language_model = LlamaModel(config.text_config)
+        self.register_buffer("time_tokens", torch.tensor(config.time_token_ids), persistent=True)
+        self.register_buffer("label_tokens", torch.tensor(config.label_token_ids), persistent=True)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's token embeddings."""
+        return self.language_model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the decoder's token embeddings."""
+        self.language_model.embed_tokens = value
+
+    def frames(self, mels: Tensor, mel_lengths: Tensor, listen_windows: Tensor) -> list[Tensor]:
+        """Frames ``[steps, feature_dim / 2]`` of each listen; its windows stand one after another.
+
+        Windows know nothing of each other, so a row of windows has the features of its windows in a row.
+
+        Args:
+            mels: ``[windows, bins, frames]``, zero behind each window's end.
+            mel_lengths: Mel frames per window ``[windows]``.
+            listen_windows: Windows per listen ``[listens]``.
+        """
+        windows: list[Tensor] = []
+        for batch, lengths in zip(mels.split(WINDOW_BATCH), mel_lengths.split(WINDOW_BATCH), strict=True):
+            encoded, steps = self.encoder(batch[..., : int(lengths.max())], lengths)
+            windows += [encoded[i, : int(n)] for i, n in enumerate(steps)]
+        windows = [torch.cat([w, self.adapter.branch.describe(w[None])[0]], dim=-1) for w in windows]
+        listens, first = [], 0
+        for count in listen_windows.tolist():
+            listens.append(torch.cat(windows[first : first + count]))
+            first += count
+        return listens
+
+    def audio_embeds(self, features: Tensor, times: Tensor) -> Tensor:
+        """Embeddings ``[n, hidden]`` of pooled features ``[n, feature_dim]`` at whole seconds ``times [n]``."""
+        embed = self.get_input_embeddings()
+        names = nn.functional.normalize(embed(self.label_tokens), dim=-1)
+        there = torch.sigmoid(
+            features[:, -self.config.branch_labels :] / SCORE_SCALE
+        )  # greatest score in the bin
+        seconds = nn.functional.normalize(embed(self.time_tokens[times]), dim=-1)
+        return AUDIO_NORM * (self.speech(features) + seconds + there @ names)
+
+    def speech(self, features: Tensor) -> Tensor:
+        """What the projector makes of pooled features, at length 1 ``[n, hidden]``: what is said, and all else."""
+        return nn.functional.normalize(self.adapter.project(features), dim=-1)
+
+    def embed(self, input_ids: Tensor, features: Tensor | None, times: Tensor | None) -> Tensor:
+        """Embeddings ``[batch, n, hidden]`` of ids whose placeholders are filled with pooled features.
+
+        Raises:
+            PlaceholderError: the number of placeholders is not the number of audio features.
+        """
+        embeds = self.get_input_embeddings()(input_ids)
+        places = input_ids == self.config.audio_token_id
+        wanted, given = int(places.sum()), 0 if features is None else features.shape[0]
+        if wanted != given:
+            raise PlaceholderError(f"{wanted} audio placeholders in the ids, but {given} audio features")
+        if features is None:
+            return embeds
+        return embeds.masked_scatter(places[..., None], self.audio_embeds(features.to(embeds.dtype), times))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        mels: Tensor | None = None,
+        mel_lengths: Tensor | None = None,
+        listen_windows: Tensor | None = None,
+        listen_tokens: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        audio_times: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the decoder on ids whose placeholders are filled with audio.
+
+        Args:
+            input_ids: ``[batch, n]``.
+            attention_mask: ``[batch, n]``, 1 = real.
+            position_ids: ``[batch, n]``.
+            past_key_values: Cache to continue.
+            inputs_embeds: In place of ``input_ids``; audio is then expected to be in it already.
+            mels: Windows of all listens of the batch, in reading order; see :meth:`frames`.
+            mel_lengths: See :meth:`frames`.
+            listen_windows: See :meth:`frames`.
+            listen_tokens: Audio tokens of each listen ``[listens]``.
+            audio_features: In place of the four above: pooled features of all audio tokens ``[total, feature_dim]``.
+            audio_times: Whole second of every audio token ``[total]``.
+            **kwargs: Handed to the decoder.
+
+        Raises:
+            PlaceholderError: the number of placeholders is not the number of audio features.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("one of input_ids and inputs_embeds is needed")
+            if mels is not None:
+                frames = self.frames(mels, mel_lengths, listen_windows)
+                audio_features = torch.cat(
+                    [pool(f, int(n)) for f, n in zip(frames, listen_tokens, strict=True)]
+                )
+            inputs_embeds = self.embed(input_ids, audio_features, audio_times)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+
+
+class NanoForConditionalGeneration(NanoPreTrainedModel, GenerationMixin):
+    """echo-nano with its output head (tied to the token embeddings)."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: NanoConfig) -> None:
+        """Build with random weights."""
+        super().__init__(config)
+        self.model = NanoModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's token embeddings."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the decoder's token embeddings."""
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The output head."""
+        return self.lm_head
+
+    def forward(self, labels: Tensor | None = None, **kwargs: Any) -> CausalLMOutputWithPast:
+        """Scores for the next token, and the loss where ``labels`` (-100 = not counted) are given.
+
+        Other arguments as for :meth:`NanoModel.forward`.
+        """
+        outputs = self.model(**kwargs)
+        logits = self.lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)

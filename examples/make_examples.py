@@ -1,0 +1,77 @@
+"""Makes the recordings and questions in this folder: the first twelve scenes of a fixed seed, nothing chosen.
+
+    python examples/make_examples.py BANK [OUT]
+
+Only clips that echo-nano was never trained on and whose licence allows it: CC0 sounds, notes rendered from the FluidR3
+soundfont (MIT), and digits and words spoken by flite's voice ``rms``. Writes ``NN.flac``, ``questions.jsonl`` and
+``CREDITS.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from echo_agent.finetune.data.questions import FAMILIES, ask
+from echo_agent.finetune.data.scenes import RATE, SoundBank, make_scene, read_clips
+from echo_agent.finetune.data.testset import DETAIL, taught
+
+RECORDINGS = 12
+PLAIN = tuple(family for family in FAMILIES if family not in DETAIL)
+CLOSE = ("digit_sequence", "word", "digit", "count")
+"""The first question about a recording goes round these, the second round the others."""
+
+
+def main() -> None:
+    """Mix, ask, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("bank", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", default=Path(__file__).parent)
+    options = parser.parse_args()
+    clips = [
+        clip
+        for clip in read_clips(options.bank, ["test"])
+        if clip.licence == "CC0-1.0" or clip.kind == "note" or clip.voice == "rms"
+    ]
+    bank = taught(SoundBank(clips))
+    rng = np.random.default_rng(2026)
+    rows, sources = [], set()
+    number = 0
+    while number < RECORDINGS:
+        duration = float(np.round(20 + 70 * rng.beta(1.2, 1.5), 1))
+        scene = make_scene(bank, rng, duration, speech=0.35)
+        first = ask(scene.events, rng, CLOSE[number % len(CLOSE)], open_share=0.0)
+        second = ask(scene.events, rng, PLAIN[number % len(PLAIN)])
+        if first is None or second is None:
+            continue
+        number += 1
+        name = f"{number:02d}.flac"
+        soundfile.write(options.out / name, scene.samples, RATE)
+        sources |= {source for event in scene.events for source in event.sources}
+        for letter, question in zip("ab", (first, second), strict=True):
+            rows.append(
+                {
+                    "id": f"{number:02d}{letter}",
+                    "audio": name,
+                    "duration": duration,
+                    "question": question.text,
+                    "choices": question.choices,
+                    "answer": question.answer,
+                    "gold_spans": question.gold_spans,
+                    "family": question.family,
+                    "difficulty": "detail" if question.family in DETAIL else "plain",
+                }
+            )
+    (options.out / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    used = sorted({(c.package, c.licence, c.source) for c in clips if c.source in sources})
+    lines = [f"| {source} | {licence} |" for _, licence, source in used]
+    text = "# What the recordings are made of\n\nMixed by `make_examples.py` from:\n\n| source | licence |\n|---|---|\n"
+    (options.out / "CREDITS.md").write_text(text + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

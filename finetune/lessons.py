@@ -1,0 +1,322 @@
+"""Lessons: random rows of tiles with a question and the turn that answers it, as token ids with features and a mask.
+
+Made on the fly and without end: a lesson costs no encoding (see :mod:`echo_agent.finetune.tiles`). A call to listen
+again is followed by the audio of that crop, encoded on its own, just as in a run; what the policy writes is trained on,
+what is given to it is not, and the mask says which is which by origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echo_agent.finetune.data.questions import DIGITS, FAMILIES, SOUNDS, WORDS, Question, ask
+from echo_agent.finetune.data.scenes import Event
+from echo_agent.finetune.thoughts import Part, thought, trace
+from echo_agent.finetune.tiles import Crop, Span, Tile
+from echo_agent.nano import processing
+from echo_agent.nano.adapter import SoundBranch, pool
+from echo_agent.nano.configuration import NanoConfig
+
+DETAIL_SECONDS: Mapping[str, float] = {"count": 20.0, "digit": 20.0, "digit_sequence": 20.0, "word": 20.0}
+"""Recordings longer than this are given a closer listen for a question of the family. An estimate: the table of the
+gate (``benchmarks/bottleneck.py``) is not frozen yet."""
+
+QUIET_SHARE = 0.1
+"""Share of tiles without any event, so that recordings have long pauses too."""
+PLACES_SHARE = 0.15
+"""Share of lessons that ask where several sounds are."""
+SPOKEN = 20.0
+"""Seconds up to which a list of all events has what is spoken in it."""
+GIVEN_SHARE = 0.25
+"""Share of calls whose span is not learned: with margins of chance, since a policy will not always hit as well."""
+MISHEARD_SHARE = 0.25
+"""Share of spoken contents that are given with a mistake: the answer is a choice all the same."""
+MISLOOKED_SHARE = 0.25
+"""Share of what leads to an answer that is given with a mistake: the answer is a choice all the same."""
+NEAR = 1.25
+"""Seconds per audio token of the first listen (60 s) up to which a near crop is taken, beyond it a wide one."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Words of a listen, in order."""
+
+    first: int
+    """Place of the listen's first audio token among those of the lesson."""
+    count: int
+    words: tuple[int, ...]
+    """Token ids."""
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """A named sound in a thought, and where it is in the first listen."""
+
+    place: int
+    """Of the name among the ids."""
+    first: int
+    last: int
+    """Audio tokens that overlap the sound (inclusive), counted from the first of the lesson."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training sequence."""
+
+    ids: list[int]
+    mask: list[int]
+    """1 = written by the policy and trained on."""
+    listing: list[int]
+    """1 = part of the list of events."""
+    features: Tensor
+    """Pooled features of all audio tokens ``[total, feature_dim]``."""
+    times: list[int]
+    spoken: list[Spoken]
+    """What is spoken in a listen, where the listen is close enough to tell."""
+    pointings: list[Pointing]
+    family: str
+    events: tuple[Event, ...]
+    question: Question
+    duration: float
+
+
+@torch.no_grad()
+def with_branch(tile: Tile, branch: SoundBranch) -> Tile:
+    """The tile with the sound branch's hidden states and scores beside the encoder's, window by window (float16)."""
+
+    def widen(frames: Tensor) -> Tensor:
+        windows = [torch.cat([w, branch.describe(w.float()[None])[0].half()], -1) for w in frames.split(125)]
+        return torch.cat(windows)
+
+    crops = tuple(Crop(c.start, c.end, c.event, widen(c.frames)) for c in tile.crops)
+    return Tile(tile.seconds, tile.events, widen(tile.frames), crops)
+
+
+class Teacher:
+    """Draws lessons from tiles."""
+
+    def __init__(
+        self, tiles: Sequence[Tile], config: NanoConfig, tokenizer: processing.PreTrainedTokenizerFast
+    ) -> None:
+        """Take tiles that :func:`with_branch` has widened."""
+        self.tiles = tiles
+        self.quiet = [tile for tile in tiles if not tile.events]
+        self.config = config
+        self.tokenizer = tokenizer
+        self._near = NEAR * config.listen_tokens
+
+    def row(self, rng: np.random.Generator, seconds: float) -> tuple[list[tuple[int, Tile]], list[Event]]:
+        """Tiles with their offsets that fill ``seconds``, and the events on the common clock.
+
+        Of three tiles drawn, the one whose sounds are newest to the row is taken, so that most sounds occur once.
+        """
+        row: list[tuple[int, Tile]] = []
+        events: list[Event] = []
+        seen: set[str] = set()
+        clock = 0
+        while clock < seconds:
+            pool_of = self.quiet if self.quiet and rng.random() < QUIET_SHARE else self.tiles
+            drawn = [pool_of[int(i)] for i in rng.integers(len(pool_of), size=3)]
+            tile = min(drawn, key=lambda t: sum(e.label in seen for e in t.events if e.label != "voice"))
+            row.append((clock, tile))
+            for event in tile.events:
+                events.append(replace(event, onset=event.onset + clock, offset=event.offset + clock))
+                seen.add(event.label)
+            clock += tile.seconds
+        return row, events
+
+    def lesson(
+        self, rng: np.random.Generator, seconds: float, *, refused: float = 0.1, lists: float = 0.15
+    ) -> Lesson:
+        """One lesson on a recording of about ``seconds``.
+
+        Args:
+            rng: Source of every choice.
+            seconds: Length that the row of tiles reaches.
+            refused: Share of calls that are turned down.
+            lists: Share of lessons that ask for all events.
+        """
+        while True:
+            row, events = self.row(rng, seconds)
+            families = [FAMILIES[int(i)] for i in rng.permutation(len(FAMILIES))]
+            draw = rng.random()
+            if draw < lists + PLACES_SHARE:
+                families.insert(0, "list" if draw < lists else "places")
+            question = next((q for f in families if (q := ask(events, rng, f)) is not None), None)
+            if question is not None:
+                break
+        duration = float(sum(tile.seconds for _, tile in row))
+        span, crop, given, tile = None, None, False, None
+        if question.event is not None and duration > DETAIL_SECONDS[question.family]:
+            given = rng.random() < GIVEN_SHARE
+            span, crop, tile = self._crop(row, question.event, 2 if given else int(duration > self._near))
+        turn = thought(
+            events,
+            question,
+            span,
+            refused=rng.random() < refused,
+            given=given,
+            mislooked=mislooked(events, question, rng) if rng.random() < MISLOOKED_SHARE else None,
+            misheard=misheard(question, rng) if rng.random() < MISHEARD_SHARE else None,
+            spoken=duration <= SPOKEN,
+        )
+        frames = torch.cat([tile.frames for _, tile in row])
+        tokens = self.config.listen_size(duration)
+        parts = [pool(frames.float(), tokens)]
+        times = processing.listen_times(0.0, duration, tokens)
+        spoken = [self._spoken(0, tokens, events)] if duration <= SPOKEN else []
+        prompt = processing.prompt_text(question.text, question.choices, duration)
+        ids = [
+            *self._encode(processing.USER),
+            *self._listen(tokens),
+            *self._encode(prompt + processing.END + processing.ASSISTANT),
+        ]
+        looked = turn[0]
+        pointings = self._pointings(ids, looked, question, events, duration, tokens) if looked.sampled else []
+        mask = [0] * len(ids)
+        listing = [0] * len(ids)
+        for part in turn:
+            new = self._part(part, crop, parts, times)
+            ids += new
+            mask += [int(part.sampled)] * len(new)
+            listing += [int(part.listing)] * len(new)
+        if crop is not None and tile is not None and len(parts) > 1 and not _cut(tile, crop):
+            inside = [event for event in tile.events if crop.start <= event.onset < crop.end]
+            spoken.append(self._spoken(tokens, len(times) - tokens, inside))
+        return Lesson(
+            ids,
+            mask,
+            listing,
+            torch.cat(parts),
+            times,
+            spoken,
+            pointings,
+            question.family,
+            tuple(events),
+            question,
+            duration,
+        )
+
+    def _part(self, part: Part, crop: Crop | None, parts: list[Tensor], times: list[int]) -> list[int]:
+        if part.span is None:
+            return self._encode(part.text)
+        assert crop is not None
+        tokens = self.config.listen_size(float(part.span[1] - part.span[0]))
+        parts.append(pool(crop.frames.float(), tokens))
+        times += processing.listen_times(*part.span, tokens)
+        return self._listen(tokens)
+
+    def _crop(self, row: Sequence[tuple[int, Tile]], event: int, which: int) -> tuple[Span, Crop, Tile]:
+        """A crop of the event with the given index in the row, its span in the recording, and its tile."""
+        for clock, tile in row:
+            if event < len(tile.events):
+                crop = [crop for crop in tile.crops if crop.event == event][which]
+                return (crop.start + clock, crop.end + clock), crop, tile
+            event -= len(tile.events)
+        raise IndexError("no such event in the row")
+
+    def _pointings(
+        self,
+        before: list[int],
+        looked: Part,
+        question: Question,
+        events: Sequence[Event],
+        duration: float,
+        tokens: int,
+    ) -> list[Pointing]:
+        """Where the thought that comes after ``before`` names sounds that the question names, and where they are."""
+        written = self._encode(looked.text)
+        found: list[Pointing] = []
+        place = 0
+        for label, index in zip(question.named, question.trace, strict=False):
+            (name,) = self._encode(f" {label}")
+            place = written.index(name, place) + 1
+            if index is not None:
+                first = int(events[index].onset / duration * tokens)
+                last = min(tokens - 1, int(events[index].offset / duration * tokens))
+                found.append(Pointing(len(before) + place - 1, first, last))
+        return found
+
+    def _spoken(self, first: int, count: int, events: Sequence[Event]) -> Spoken:
+        said = " ".join(word for event in events for word in event.content)
+        return Spoken(first, count, tuple(self._encode(f" {said}")) if said else ())
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _listen(self, tokens: int) -> list[int]:
+        start, audio, end = self.tokenizer.convert_tokens_to_ids(
+            [processing.AUDIO_START, processing.AUDIO, processing.AUDIO_END]
+        )
+        return [start, *[audio] * tokens, end]
+
+
+def _cut(tile: Tile, crop: Crop) -> bool:
+    """Whether an edge of the crop goes through something spoken."""
+    edges = (crop.start, crop.end)
+    return any(e.content and any(e.onset < edge < e.offset for edge in edges) for e in tile.events)
+
+
+def misheard(question: Question, rng: np.random.Generator) -> str | None:
+    """What is heard, with a mistake that leads to none of the choices; None where there is no such thing."""
+    if question.choices is None or question.family not in ("digit", "digit_sequence", "word"):
+        return None
+    words = WORDS if question.family == "word" else DIGITS
+    said = question.heard.split()
+    if rng.random() < 0.3:  # as where another place was heard
+        said = [words[int(i)] for i in rng.integers(len(words), size=len(said))]
+    elif question.family == "digit_sequence":
+        said[int(rng.integers(len(said)))] = words[int(rng.integers(len(words)))]
+    if question.family == "digit_sequence":
+        return None if " ".join(said) in question.choices else " ".join(said)
+    others = [word for word in words if word not in question.choices]
+    wrong = others[int(rng.integers(len(others)))]
+    return " ".join(wrong if word in question.choices else word for word in said)
+
+
+def mislooked(events: Sequence[Event], question: Question, rng: np.random.Generator) -> str | None:
+    """What leads to the answer, with a mistake that leads to none of the choices; None where there is no such thing."""
+    index = question.trace[-1] if question.trace else None
+    if index is None or question.choices is None:
+        return None
+    if question.family == "time":
+        second = int(events[index].onset) + int(rng.choice([-2, -1, 1, 2]))
+        return f" {question.named[0]} {second}." if second >= 0 else None
+    if question.family in ("order", "between") and len(question.trace) > len(question.named):
+        taken = {*question.choices, *question.named}
+        others = [label for label in SOUNDS if label not in taken]
+        wrong = others[int(rng.integers(len(others)))]
+        return trace(events, question).removesuffix(f" {events[index].label}.") + f" {wrong}."
+    return None
+
+
+def collate(lessons: Sequence[Lesson], pad: int, listing_weight: float = 1.0) -> dict[str, Tensor]:
+    """Pad lessons to one batch, as ``NanoForConditionalGeneration.forward`` takes it; labels are -100 where given.
+
+    ``weights`` holds the weight of each label: ``listing_weight`` in the list of events, 1 elsewhere.
+    """
+    longest = max(len(lesson.ids) for lesson in lessons)
+    ids = torch.full((len(lessons), longest), pad)
+    labels = torch.full_like(ids, -100)
+    real = torch.zeros_like(ids)
+    weights = torch.ones(ids.shape)
+    for i, lesson in enumerate(lessons):
+        size = len(lesson.ids)
+        row = torch.tensor(lesson.ids)
+        ids[i, :size] = row
+        real[i, :size] = 1
+        weights[i, :size] = torch.where(torch.tensor(lesson.listing) == 1, listing_weight, 1.0)
+        labels[i, :size] = torch.where(torch.tensor(lesson.mask) == 1, row, -100)
+    return {
+        "input_ids": ids,
+        "attention_mask": real,
+        "labels": labels,
+        "weights": weights,
+        "audio_features": torch.cat([lesson.features for lesson in lessons]),
+        "audio_times": torch.tensor([second for lesson in lessons for second in lesson.times]),
+    }

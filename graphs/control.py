@@ -1,0 +1,107 @@
+"""The wrong-crop control: another stretch of the same length and transform in the place of what was asked for.
+
+If listening again helps because of *what* is heard, the right crop must beat a wrong one that costs the same. The wrong
+place overlaps neither with a gold span nor with what was asked for, is not silence, and follows from the seed. Where no
+such place exists, the one with the least overlap is taken, and the record says so. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from math import ceil, floor
+
+import numpy as np
+
+from echo_agent.recording import AudioRef, rms_db
+from echo_agent.stores import RecordingStore
+
+SILENT_DB = -60.0
+"""Level in dB of full scale up to which a stretch counts as silence."""
+
+TRIES = 24
+"""Places that are listened to before silence is accepted."""
+STEP = 0.05
+"""Grid on which the place of least overlap is looked for."""
+RATE = 16000
+
+
+def wrong_crop(
+    asked: AudioRef, avoid: Sequence[tuple[float, float]], store: RecordingStore, seed: int
+) -> tuple[AudioRef, float]:
+    """Another place for a crop.
+
+    Args:
+        asked: What was asked for.
+        avoid: Spans that the crop must not lie on, besides what was asked for.
+        store: Where the recording is, to hear whether a place is silent.
+        seed: The place follows from the seed and from what was asked for.
+
+    Returns:
+        The crop, and the seconds by which it overlaps with what it should not.
+    """
+    length, duration = asked.end - asked.start, asked.duration
+    taken = _union([(asked.start, asked.end), *avoid])
+    noise = random.Random(f"{seed}/{asked.key()}")
+    free = [(ceil(a * 1000), floor((b - length) * 1000)) for a, b in _gaps(taken, duration)]
+    free = [(first, last) for first, last in free if first <= last]
+    best: tuple[float, AudioRef] | None = None
+    for _ in range(TRIES if free else 0):
+        crop = _moved(asked, _draw(free, noise), length)
+        level = _level(crop, store)
+        if best is None or level > best[0]:
+            best = (level, crop)
+        if level > SILENT_DB:
+            break
+    if best is not None and best[0] > SILENT_DB:
+        return best[1], 0.0
+    starts = np.arange(0.0, duration - length + 1e-9, STEP).tolist() or [0.0]
+    noise.shuffle(starts)
+    places = sorted((overlap((start, start + length), taken), i) for i, start in enumerate(starts))
+    places = [place for place in places if place[0] > 0 or not free] or places  # the free ones were silent
+    for _, i in places[:TRIES]:
+        crop = _moved(asked, starts[i], length)
+        if _level(crop, store) > SILENT_DB:
+            return crop, round(overlap((crop.start, crop.end), taken), 3)
+    crop = best[1] if best is not None else _moved(asked, starts[places[0][1]], length)
+    return crop, round(overlap((crop.start, crop.end), taken), 3)
+
+
+def overlap(span: tuple[float, float], spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds of ``span`` that lie on disjoint ``spans``."""
+    return sum(max(0.0, min(span[1], end) - max(span[0], start)) for start, end in spans)
+
+
+def _union(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Disjoint spans, in order, that cover the same."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _gaps(taken: Sequence[tuple[float, float]], duration: float) -> list[tuple[float, float]]:
+    """What is left of a recording."""
+    edges = [0.0, *(edge for span in taken for edge in span), duration]
+    return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
+
+
+def _draw(ranges: Sequence[tuple[int, int]], noise: random.Random) -> float:
+    """A time in seconds from ranges of milliseconds, each millisecond as likely as any other."""
+    first, last = noise.choices(ranges, [last - first + 1 for first, last in ranges])[0]
+    return noise.randint(first, last) / 1000
+
+
+def _moved(asked: AudioRef, start: float, length: float) -> AudioRef:
+    """The same crop at another place."""
+    start = max(0.0, min(start, asked.duration - length))
+    end = min(start + length, asked.duration)
+    return AudioRef(**asked.model_dump(exclude={"start", "end"}), start=start, end=end)
+
+
+def _level(crop: AudioRef, store: RecordingStore) -> float:
+    """Level in dB of a crop before its transform (a gain must not turn silence into sound)."""
+    return rms_db(store.get(crop).read(crop.start, crop.end, RATE))

@@ -1,0 +1,47 @@
+"""What several tests of finetuning need: a tiny echo-nano and one shard of tiles that it encoded."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from echo_agent.finetune import tiles
+from echo_agent.finetune.lessons import Teacher, with_branch
+from echo_agent.finetune.tiles import Tile
+from echo_agent.nano.modeling import NanoForConditionalGeneration
+from echo_agent.nano.processing import load_tokenizer
+from echo_agent.nano.weights import WEIGHTS
+from tests.finetune.small import make_bank
+from tests.tiny import tiny_family
+
+TILES = {5: 12, 10: 6, 20: 2}
+"""Tiles by their seconds."""
+
+
+@pytest.fixture(scope="session")
+def tiny_nano() -> NanoForConditionalGeneration:
+    """Do not train this one: it is shared."""
+    model = tiny_family("echo-nano").model
+    assert isinstance(model, NanoForConditionalGeneration)
+    return model.eval()
+
+
+@pytest.fixture
+def learner(tiny_nano: NanoForConditionalGeneration) -> NanoForConditionalGeneration:
+    """A copy to train."""
+    return copy.deepcopy(tiny_nano)
+
+
+@pytest.fixture(scope="session")
+def shard(tiny_nano: NanoForConditionalGeneration) -> list[Tile]:
+    """A shard of the small bank, of as many tiles as `TILES` says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "SHARD", TILES)
+        return tiles.make_shard(tiny_nano.model, make_bank(), 0)
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny_nano: NanoForConditionalGeneration, shard: list[Tile]) -> Teacher:
+    wide = [with_branch(tile, tiny_nano.model.adapter.branch) for tile in shard]
+    return Teacher(wide, tiny_nano.config, load_tokenizer(WEIGHTS))

@@ -1,0 +1,188 @@
+"""``echo-agent finetune``: help for every verb, and one clear line for every bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from echo_agent.cli import DEBUG, main
+from echo_agent.finetune.data import testset
+from echo_agent.finetune.data.bank import MANIFEST
+from echo_agent.finetune.data.packages import PACKAGES, RESERVED
+from echo_agent.finetune.nano import VAL_SHARDS, NanoRecipe
+from tests.finetune.small import write_bank
+
+VERBS = ("fetch", "bank", "testset", "nano")
+ALL = ("sound", "note", "background", "digit", "word")
+Result = tuple[int, str, str]
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.delenv(DEBUG, raising=False)
+
+    def run(*arguments: str | Path) -> Result:
+        code = main(["finetune", *map(str, arguments)])
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def refused(result: Result, message: str) -> None:
+    """Exit code 2, nothing on stdout, and one line on stderr that says what was wrong."""
+    code, out, err = result
+    assert (code, out) == (2, ""), result
+    assert re.fullmatch(r"echo-agent: [^\n]+\n", err), err
+    assert message in err
+    assert "Traceback" not in err and "unexpected" not in err
+
+
+@pytest.fixture
+def debs(tmp_path: Path) -> Path:
+    """A folder in which every package is unpacked, and holds nothing."""
+    folder = tmp_path / "debs"
+    for package in PACKAGES:
+        (folder / package.name).mkdir(parents=True)
+    return folder
+
+
+def test_help(run: Run) -> None:
+    code, out, err = run("--help")
+    assert (code, err) == (0, "") and all(verb in out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb(run: Run, verb: str) -> None:
+    code, out, err = run(verb, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: echo-agent finetune {verb}" in out
+    for argument in {"fetch": ("DEBS",), "bank": ("DEBS", "OUT")}.get(verb, ("BANK", "OUT", "--seed")):
+        assert argument in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_missing_argument(run: Run, verb: str) -> None:
+    refused(run(verb), f"echo-agent finetune {verb} --help")
+
+
+def test_an_unknown_verb(run: Run) -> None:
+    refused(run("brew", "tea"), "brew")
+
+
+# --- fetch --------------------------------------------------------------------------------------------------------
+
+
+def test_fetch_leaves_alone_what_is_there(run: Run, debs: Path) -> None:
+    before = sorted(debs.iterdir())
+    assert run("fetch", debs) == (0, "", "")
+    assert sorted(debs.iterdir()) == before
+
+
+def test_fetch_beside_a_reserved_package(run: Run, debs: Path) -> None:
+    (debs / sorted(RESERVED)[0]).mkdir()
+    refused(run("fetch", debs), "reserved")
+
+
+def test_fetch_where_there_is_no_apt(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused(run("fetch", tmp_path / "debs"), "apt-get")
+
+
+def test_fetch_when_apt_fails(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\nexit 100\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused(run("fetch", tmp_path / "debs"), "exit code 100")
+
+
+def test_fetch_into_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    refused(run("fetch", tmp_path / "file"), "is a file")
+
+
+# --- bank ---------------------------------------------------------------------------------------------------------
+
+
+def test_bank_without_packages(run: Run, tmp_path: Path) -> None:
+    refused(run("bank", tmp_path / "nowhere", tmp_path / "out"), "fetch them first")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bank_where_there_is_one(run: Run, debs: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).write_bytes(b"a manifest")
+    refused(run("bank", debs, tmp_path / "out"), "already holds a bank")
+    assert (tmp_path / "out" / MANIFEST).read_bytes() == b"a manifest"
+
+
+# --- testset ------------------------------------------------------------------------------------------------------
+
+
+def test_testset_without_a_bank(run: Run, tmp_path: Path) -> None:
+    refused(run("testset", tmp_path / "nowhere", tmp_path / "out"), "echo-agent finetune bank")
+    assert not (tmp_path / "out").exists()
+
+
+def test_testset_where_there_is_one(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "core.jsonl").write_text("rows")
+    bank = write_bank(tmp_path / "bank", {"test": ALL})
+    refused(run("testset", bank, tmp_path), "core.jsonl is there already")
+    assert (tmp_path / "core.jsonl").read_text() == "rows"
+
+
+def test_testset_of_a_bank_without_the_split(run: Run, tmp_path: Path) -> None:
+    bank = write_bank(tmp_path / "bank", {"train": ("sound",)})
+    refused(run("testset", bank, tmp_path / "out"), "split")
+
+
+def test_testset_of_a_damaged_bank(run: Run, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_bytes(b"PAR1 but no table")
+    refused(run("testset", tmp_path, tmp_path / "out"), MANIFEST)
+    bank = write_bank(tmp_path / "bank", {}, listed=("test",))
+    refused(run("testset", bank, tmp_path / "out"), ".wav")
+
+
+def test_testset(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = testset.TestSet("core", "test", "test", 3, 10.0, 12.0)
+    monkeypatch.setattr(testset, "SETS", (small,))
+    bank = write_bank(tmp_path / "bank", {"test": ALL})
+    code, out, err = run("testset", bank, tmp_path / "out", "--seed", "3")
+    path = tmp_path / "out" / "core.jsonl"
+    assert (code, out, err) == (0, f"{path}: 3 questions\n", "")
+    assert len([json.loads(line) for line in path.read_text().splitlines()]) == 3
+
+
+# --- nano ---------------------------------------------------------------------------------------------------------
+
+
+def test_nano_without_a_bank(run: Run, tmp_path: Path) -> None:
+    refused(run("nano", tmp_path / "nowhere", tmp_path / "out"), "echo-agent finetune bank")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nano_into_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    refused(run("nano", tmp_path, tmp_path / "file"), "is a file")
+
+
+def test_nano_with_a_damaged_shard(run: Run, tmp_path: Path) -> None:
+    tiles = tmp_path / "run" / "tiles"
+    for split, first, count in (("train", 0, 1), ("val", VAL_SHARDS, NanoRecipe.val_shards)):
+        (tiles / split).mkdir(parents=True)
+        for number in range(first, first + count):
+            (tiles / split / f"{number:04d}.safetensors").write_bytes(b"half")
+    refused(run("nano", tmp_path, tmp_path / "run", "--shards", "1"), "0000.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--shards", "0"), ("--steps", "3"), ("--branch-epochs", "none"), ("--seed", "-1")]
+)
+def test_nano_with_impossible_settings(run: Run, tmp_path: Path, option: str, value: str) -> None:
+    refused(run("nano", tmp_path, tmp_path / "out", option, value), option)
