@@ -17,8 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +36,10 @@ from echo_agent.nano.weights import WEIGHTS
 
 DURATIONS = (10, 20, 30, 60, 120)
 GAP = 25.0
-KINDS = {"digits": DIGITS, "words": WORDS, "burst": tuple(str(n) for n in range(2, 7))}
-"""Kinds of events and what is to be read from each of their places."""
+PARTS = 4
+"""Parts that the probe lays a token out in."""
+KINDS = {"digits": DIGITS, "words": WORDS, "burst": ("hit",)}
+"""Kinds of events and what can be read in each: a burst is so many hits."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +51,36 @@ class Sample:
 
 
 class Probe(nn.Module):
-    """Reads a sequence of pooled features; answers for each of four places."""
+    """Reads what is in a listen, in order: each token is laid out in parts, each part says one thing or nothing.
+
+    Trained by connectionist temporal classification (Graves et al. 2006), which finds out by itself what is where. With
+    parts, several words may come from one token, as they must where a first listen is coarse.
+    """
 
     def __init__(self, width: int, classes: int) -> None:
         """Build with random weights."""
         super().__init__()
-        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Dropout(0.2), nn.Linear(width, 128), nn.GELU())
+        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Dropout(0.2), nn.Linear(width, PARTS * 128))
         self.read = nn.GRU(128, 128, batch_first=True, bidirectional=True)
-        self.leave = nn.Linear(512, 4 * classes)
+        self.leave = nn.Linear(256, 1 + classes)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Scores ``[batch, 4, classes]`` of padded tokens ``[batch, n, width]``."""
+        """Log-probabilities ``[batch, PARTS * n, 1 + classes]`` of padded tokens ``[batch, n, width]``.
+
+        Class 0 is nothing.
+        """
+        laid_out = nn.functional.gelu(self.enter(tokens)).view(len(tokens), -1, 128)
         packed = nn.utils.rnn.pack_padded_sequence(
-            self.enter(tokens), lengths, batch_first=True, enforce_sorted=False
+            laid_out, PARTS * lengths, batch_first=True, enforce_sorted=False
         )
-        states, last = self.read(packed)
-        padded, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
-        real = torch.arange(padded.shape[1])[None, :, None] < lengths[:, None, None]
-        mean = (padded * real).sum(1) / lengths[:, None]
-        return self.leave(torch.cat([mean, last.transpose(0, 1).flatten(1)], dim=1)).view(len(tokens), 4, -1)
+        states, _ = nn.utils.rnn.pad_packed_sequence(self.read(packed)[0], batch_first=True)
+        return self.leave(states).log_softmax(-1)
+
+
+def read(scores: Tensor) -> tuple[int, ...]:
+    """The best path of a CTC: repeats are one, nothing is left out."""
+    best = scores.argmax(-1).tolist()
+    return tuple(b - 1 for a, b in pairwise([0, *best]) if b not in (0, a))
 
 
 def samples(teacher: Teacher, kind: str, duration: int | None, count: int, seed: int) -> list[Sample]:
@@ -86,7 +101,7 @@ def samples(teacher: Teacher, kind: str, duration: int | None, count: int, seed:
                 place += 1
                 if event.kind != kind:
                     continue
-                said = (str(event.hits),) if kind == "burst" else event.content
+                said = ("hit",) * event.hits if kind == "burst" else event.content
                 content = tuple(names.index(word) for word in said)
                 if listen is not None:
                     first = max(0, math.floor(event.onset / seconds * size - 0.25))
@@ -99,14 +114,10 @@ def samples(teacher: Teacher, kind: str, duration: int | None, count: int, seed:
     return found[:count]
 
 
-def batch_of(chosen: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
-    """Padded tokens, lengths, and contents (-100 behind the end)."""
+def batch_of(chosen: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Padded tokens and lengths."""
     lengths = torch.tensor([len(s.tokens) for s in chosen])
-    tokens = nn.utils.rnn.pad_sequence([s.tokens for s in chosen], batch_first=True)
-    content = torch.full((len(chosen), 4), -100)
-    for i, sample in enumerate(chosen):
-        content[i, : len(sample.content)] = torch.tensor(sample.content)
-    return tokens, lengths, content
+    return nn.utils.rnn.pad_sequence([s.tokens for s in chosen], batch_first=True), lengths
 
 
 def accuracy(
@@ -115,24 +126,35 @@ def accuracy(
     """Train a probe; percent right per place, and percent of events with every place right."""
     torch.manual_seed(0)
     probe = Probe(train[0].tokens.shape[1], classes)
-    optimiser = torch.optim.AdamW(probe.parameters(), 1e-3, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(probe.parameters(), 2e-3, weight_decay=0.05)
+    steps = epochs * math.ceil(len(train) / 32)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.1)
     order = np.random.default_rng(0)
     for _ in range(epochs):
         shuffled = [train[int(i)] for i in order.permutation(len(train))]
         for first in range(0, len(shuffled), 32):
-            tokens, lengths, content = batch_of(shuffled[first : first + 32])
-            loss = nn.functional.cross_entropy(probe(tokens, lengths).transpose(1, 2), content)
+            chosen = shuffled[first : first + 32]
+            tokens, lengths = batch_of(chosen)
+            targets = torch.tensor([1 + word for sample in chosen for word in sample.content])
+            sizes = torch.tensor([len(sample.content) for sample in chosen])
+            loss = nn.functional.ctc_loss(
+                probe(tokens, lengths).transpose(0, 1), targets, PARTS * lengths, sizes, zero_infinity=True
+            )
             optimiser.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(probe.parameters(), 1.0)
             optimiser.step()
+            schedule.step()
     probe.eval()
+    places, right, whole = 0, 0, 0
     with torch.no_grad():
-        tokens, lengths, content = batch_of(test)
-        right = probe(tokens, lengths).argmax(-1) == content
-    asked = content != -100
-    each = 100 * (right & asked).sum().item() / asked.sum().item()
-    whole = 100 * (right | ~asked).all(1).float().mean().item()
-    return round(each, 1), round(whole, 1)
+        tokens, lengths = batch_of(test)
+        for scores, length, sample in zip(probe(tokens, lengths), lengths, test, strict=True):
+            said = read(scores[: PARTS * int(length)])
+            places += len(sample.content)
+            right += sum(a == b for a, b in zip(said, sample.content, strict=False))
+            whole += said == sample.content
+    return round(100 * right / places, 1), round(100 * whole / len(test), 1)
 
 
 def main() -> None:
@@ -140,8 +162,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--train", type=int, default=900)
-    parser.add_argument("--test", type=int, default=240)
+    parser.add_argument("--train", type=int, default=4000)
+    parser.add_argument("--test", type=int, default=600)
     options = parser.parse_args()
     model = new_model()
     load_branch(model, options.run / "branch.safetensors")
@@ -163,8 +185,11 @@ def main() -> None:
             column = "crop" if duration is None else f"first listen, {duration} s"
             if kind == "digits":
                 table["digit"][column], table["digit_sequence"][column] = each, whole
+            elif kind == "words":
+                table["word"][column] = each
             else:
-                table["word" if kind == "words" else "count"][column] = each
+                table["count"][column] = whole
+            print(kind, column, each, whole, file=sys.stderr, flush=True)
     detail = {
         family: [d for d in DURATIONS if row["crop"] - row[f"first listen, {d} s"] >= GAP]
         for family, row in table.items()

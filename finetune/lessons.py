@@ -7,6 +7,7 @@ what is given to it is not, and the mask says which is which by origin.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echo_agent.finetune.data.questions import DIGITS, FAMILIES, SOUNDS, WORDS, Question, ask
+from echo_agent.errors import DataError
+from echo_agent.finetune.data.questions import DIGITS, FAMILIES, SOUNDS, WORDS, Question, ask, pick
 from echo_agent.finetune.data.scenes import Event
 from echo_agent.finetune.thoughts import Part, thought, trace
 from echo_agent.finetune.tiles import Crop, Span, Tile
@@ -34,9 +36,9 @@ SPOKEN = 20.0
 """Seconds up to which a list of all events has what is spoken in it."""
 GIVEN_SHARE = 0.25
 """Share of calls whose span is not learned: with margins of chance, since a policy will not always hit as well."""
-MISHEARD_SHARE = 0.25
-"""Share of spoken contents that are given with a mistake: the answer is a choice all the same."""
-MISLOOKED_SHARE = 0.25
+MISHEARD_SHARE = 0.35
+"""Share of what is heard that is given with a mistake: the answer is a choice all the same."""
+MISLOOKED_SHARE = 0.35
 """Share of what leads to an answer that is given with a mistake: the answer is a choice all the same."""
 NEAR = 1.25
 """Seconds per audio token of the first listen (60 s) up to which a near crop is taken, beyond it a wide one."""
@@ -103,7 +105,13 @@ class Teacher:
     def __init__(
         self, tiles: Sequence[Tile], config: NanoConfig, tokenizer: processing.PreTrainedTokenizerFast
     ) -> None:
-        """Take tiles that :func:`with_branch` has widened."""
+        """Take tiles that :func:`with_branch` has widened.
+
+        Raises:
+            DataError: No tile holds anything to ask about.
+        """
+        if not any(tile.events for tile in tiles):
+            raise DataError("the tiles hold no events: there is nothing to ask about; add shards")
         self.tiles = tiles
         self.quiet = [tile for tile in tiles if not tile.events]
         self.config = config
@@ -131,7 +139,7 @@ class Teacher:
         return row, events
 
     def lesson(
-        self, rng: np.random.Generator, seconds: float, *, refused: float = 0.1, lists: float = 0.15
+        self, rng: np.random.Generator, seconds: float, *, refused: float = 0.15, lists: float = 0.15
     ) -> Lesson:
         """One lesson on a recording of about ``seconds``.
 
@@ -263,35 +271,63 @@ def _cut(tile: Tile, crop: Crop) -> bool:
 
 
 def misheard(question: Question, rng: np.random.Generator) -> str | None:
-    """What is heard, with a mistake that leads to none of the choices; None where there is no such thing."""
-    if question.choices is None or question.family not in ("digit", "digit_sequence", "word"):
+    """What is heard, with mistakes that lead to none of the choices; None where there is no such thing."""
+    if question.choices is None or not question.heard:
         return None
-    words = WORDS if question.family == "word" else DIGITS
+    if question.family == "count":
+        others = [str(hits) for hits in range(1, 10) if str(hits) not in question.choices]
+        return pick(rng, others)
     said = question.heard.split()
-    if rng.random() < 0.3:  # as where another place was heard
-        said = [words[int(i)] for i in rng.integers(len(words), size=len(said))]
+    if rng.random() < 0.4:  # as where another place was heard
+        pool_of = WORDS if rng.random() < 0.5 else DIGITS
+        said = [pick(rng, pool_of) for _ in range(int(rng.integers(1, 5)))]
     elif question.family == "digit_sequence":
-        said[int(rng.integers(len(said)))] = words[int(rng.integers(len(words)))]
+        place = int(rng.integers(len(said)))
+        change = rng.random()
+        if change < 0.6:
+            said[place] = pick(rng, DIGITS)
+        elif change < 0.8 and len(said) > 1:
+            del said[place]
+        else:
+            said.insert(place, pick(rng, DIGITS))
     if question.family == "digit_sequence":
         return None if " ".join(said) in question.choices else " ".join(said)
-    others = [word for word in words if word not in question.choices]
-    wrong = others[int(rng.integers(len(others)))]
+    others = [
+        word for word in (WORDS if question.family == "word" else DIGITS) if word not in question.choices
+    ]
+    wrong = pick(rng, others)
     return " ".join(wrong if word in question.choices else word for word in said)
 
 
 def mislooked(events: Sequence[Event], question: Question, rng: np.random.Generator) -> str | None:
-    """What leads to the answer, with a mistake that leads to none of the choices; None where there is no such thing."""
-    index = question.trace[-1] if question.trace else None
-    if index is None or question.choices is None:
+    """What leads to the answer, with mistakes that lead to none of the choices; None where there is no such thing.
+
+    A sound is not found, or found elsewhere, or what is next to it is taken for another.
+    """
+    if question.choices is None or not question.named or question.trace[-1] is None:
         return None
+    first, found = question.named[0], question.trace[len(question.named) :]
+    missed = bool(rng.random() < 0.3)
     if question.family == "time":
-        second = int(events[index].onset) + int(rng.choice([-2, -1, 1, 2]))
-        return f" {question.named[0]} {second}." if second >= 0 else None
-    if question.family in ("order", "between") and len(question.trace) > len(question.named):
+        second = math.floor(events[question.trace[-1]].onset)
+        away = int(rng.integers(math.ceil(events[-1].offset))) if rng.random() < 0.4 else second
+        away = max(0, away + int(rng.choice([-2, -1, 1, 2])))
+        return f" {first} none." if missed or f"{away} s" in question.choices else f" {first} {away}."
+    if question.family in ("order", "between") and found:
+        if missed:
+            return f" {first} none."
+        label = events[question.trace[-1]].label
         taken = {*question.choices, *question.named}
-        others = [label for label in SOUNDS if label not in taken]
-        wrong = others[int(rng.integers(len(others)))]
-        return trace(events, question).removesuffix(f" {events[index].label}.") + f" {wrong}."
+        wrong = pick(rng, [other for other in SOUNDS if other not in taken])
+        return trace(events, question).removesuffix(f" {label}.") + f" {wrong}."
+    if question.family == "order":  # which of two is first: the later one is missed, or both
+        missing = [
+            None if missed or label != question.answer else i
+            for label, i in zip(question.named, question.trace, strict=True)
+        ]
+        return trace(events, replace(question, trace=tuple(missing)))
+    if found and missed:  # of what is spoken, all but the sound beside it
+        return trace(events, replace(question, trace=(None, *found)))
     return None
 
 

@@ -8,6 +8,7 @@ read from safetensors only.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -129,7 +130,11 @@ def load_family(name: str = EMBEDDED, device: str = "auto", dtype: str = "auto")
     from safetensors import SafetensorError
 
     try:
-        return family.load(source, name=name, device=where, dtype=precision)
+        # In a thread that ends. On a CPU every thread that computes keeps worker threads of its own (OpenMP); where
+        # there are more of them than cores they sleep instead of waiting for work, and small operations take ten times
+        # as long. So the workers of loading must be gone when the engine's thread begins.
+        with ThreadPoolExecutor(1, "echo-agent-load") as loader:
+            return loader.submit(family.load, source, name=name, device=where, dtype=precision).result()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # out of memory is a RuntimeError
         raise ModelError(_why(name, error)) from error
 

@@ -14,6 +14,7 @@ from echo_agent.families.base import Family, Limits, Piece
 from echo_agent.nano import processing
 from echo_agent.nano.adapter import pool
 from echo_agent.nano.configuration import MAX_SECONDS
+from echo_agent.nano.decoder import decode
 from echo_agent.nano.modeling import NanoForConditionalGeneration
 from echo_agent.nano.weights import POLICY_FILE, load_embedded
 from echo_agent.recording import AudioRef
@@ -129,14 +130,8 @@ class NanoFamily(Family):
         self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache | None
     ) -> tuple[torch.Tensor, Cache]:
         """One step of the decoder."""
-        outputs = self.model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=DynamicCache() if cache is None else cache,
-            use_cache=True,
-        )
-        return outputs.last_hidden_state, outputs.past_key_values
+        cache = DynamicCache() if cache is None else cache
+        return decode(self.model.model.language_model, embeds, mask, positions, cache), cache
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores over the vocabulary, float32."""

@@ -160,7 +160,8 @@ def _unique(events: Sequence[Event]) -> list[int]:
     return [i for i, event in enumerate(events) if counts[event.label] == 1 and event.label != "voice"]
 
 
-def _pick(rng: np.random.Generator, items: Sequence[str]) -> str:
+def pick(rng: np.random.Generator, items: Sequence[str]) -> str:
+    """One of the items, all alike likely."""
     return items[int(rng.integers(len(items)))]
 
 
@@ -196,11 +197,11 @@ def _label_choices(
 def _order(events: Sequence[Event], unique: list[int], rng: np.random.Generator) -> Question | None:
     if len(unique) < 2:
         return None
-    kind = _pick(rng, ("first", "first", "next", "previous"))
+    kind = pick(rng, ("first", "first", "next", "previous"))
     if kind == "first":
         i, j = (unique[int(k)] for k in rng.choice(len(unique), 2, replace=False))
         a, b = events[i].label, events[j].label
-        text = _fill(_pick(rng, TEMPLATES["first"]), a=a, b=b)
+        text = _fill(pick(rng, TEMPLATES["first"]), a=a, b=b)
         return Question("order", text, (a, b), events[min(i, j)].label, (_span(events[i]), _span(events[j])),
                         named=(a, b), trace=(i, j))  # fmt: skip
     step = 1 if kind == "next" else -1
@@ -210,7 +211,7 @@ def _order(events: Sequence[Event], unique: list[int], rng: np.random.Generator)
     i = anchors[int(rng.integers(len(anchors)))]
     answer = events[i + step].label
     choices = _label_choices(events, rng, answer, {events[i].label})
-    text = _fill(_pick(rng, TEMPLATES[kind]), a=events[i].label)
+    text = _fill(pick(rng, TEMPLATES[kind]), a=events[i].label)
     spans = (_span(events[i]), _span(events[i + step]))
     return Question("order", text, choices, answer, spans, named=(events[i].label,), trace=(i, i + step))
 
@@ -222,7 +223,7 @@ def _between(events: Sequence[Event], unique: list[int], rng: np.random.Generato
     i = pairs[int(rng.integers(len(pairs)))]
     a, middle, b = events[i], events[i + 1], events[i + 2]
     choices = _label_choices(events, rng, middle.label, {a.label, b.label})
-    text = _fill(_pick(rng, TEMPLATES["between"]), a=a.label, b=b.label)
+    text = _fill(pick(rng, TEMPLATES["between"]), a=a.label, b=b.label)
     return Question(
         "between", text, choices, middle.label, (_span(middle),), named=(a.label,), trace=(i, i + 1)
     )
@@ -234,10 +235,10 @@ def _presence(events: Sequence[Event], unique: list[int], rng: np.random.Generat
     there = bool(rng.random() < 0.5)
     if not inside:
         return None
-    label = _pick(rng, inside if there else outside)
+    label = pick(rng, inside if there else outside)
     places = [i for i, event in enumerate(events) if event.label == label]
     spans = tuple(_span(events[i]) for i in places)
-    text = _fill(_pick(rng, TEMPLATES["presence"]), a=label)
+    text = _fill(pick(rng, TEMPLATES["presence"]), a=label)
     answer = "yes" if there else "no"
     return Question(
         "presence", text, ("yes", "no"), answer, spans, named=(label,), trace=(places[0] if there else None,)
@@ -252,7 +253,7 @@ def _count(events: Sequence[Event], unique: list[int], rng: np.random.Generator)
     hits = events[i].hits
     lowest = int(rng.integers(max(1, hits - 3), min(hits, 4) + 1))
     choices = tuple(str(n) for n in range(lowest, lowest + 4))
-    text = _fill(_pick(rng, TEMPLATES["count"]), a=events[i].label)
+    text = _fill(pick(rng, TEMPLATES["count"]), a=events[i].label)
     named = (events[i].label,)
     return Question("count", text, choices, str(hits), (_span(events[i]),), i, str(hits), named, (i,))
 
@@ -271,7 +272,7 @@ def _time(events: Sequence[Event], unique: list[int], rng: np.random.Generator) 
     if len(wrong) < 3:
         return None
     choices = _choose(rng, f"{onset} s", [f"{second} s" for second in wrong])
-    text = _fill(_pick(rng, TEMPLATES["time"]), a=events[i].label)
+    text = _fill(pick(rng, TEMPLATES["time"]), a=events[i].label)
     return Question(
         "time", text, choices, f"{onset} s", (_span(events[i]),), named=(events[i].label,), trace=(i,)
     )
@@ -282,7 +283,7 @@ def _list(events: Sequence[Event], unique: list[int], rng: np.random.Generator) 
         return None
     heard = dict.fromkeys(event.label for event in events)
     spans = tuple(_span(event) for event in events)
-    text = _pick(rng, TEMPLATES["list"])
+    text = pick(rng, TEMPLATES["list"])
     return Question("list", text, None, ", ".join(heard), spans, trace=tuple(range(len(events))))
 
 
@@ -293,10 +294,10 @@ def _places(events: Sequence[Event], unique: list[int], rng: np.random.Generator
     there = _shuffled_ints(rng, unique)[:5]
     absent = sorted(set(SOUNDS) - {event.label for event in events})
     asked = [(events[i].label, i) for i in there]
-    asked += [(_pick(rng, absent), None)] if rng.random() < 0.7 or len(asked) < 3 else []
+    asked += [(pick(rng, absent), None)] if rng.random() < 0.7 or len(asked) < 3 else []
     asked = [asked[int(k)] for k in rng.permutation(len(asked))]
     named = tuple(label for label, _ in asked)
-    text = _fill(_pick(rng, TEMPLATES["places"]), a=", the ".join(named))
+    text = _fill(pick(rng, TEMPLATES["places"]), a=", the ".join(named))
     answer = ", ".join("none" if i is None else f"{math.floor(events[i].onset)} s" for _, i in asked)
     spans = tuple(_span(events[i]) for i in there)
     return Question("places", text, None, answer, spans, named=named, trace=tuple(i for _, i in asked))
@@ -314,9 +315,9 @@ def _spoken(
     places: list[tuple[int, str, int | None]] = []
     for i in phrases:
         if i - 1 in unique:
-            places.append((i, _fill(_pick(rng, AFTER), a=events[i - 1].label).lower(), i - 1))
+            places.append((i, _fill(pick(rng, AFTER), a=events[i - 1].label).lower(), i - 1))
         if i + 1 in unique:
-            places.append((i, _fill(_pick(rng, BEFORE), a=events[i + 1].label).lower(), i + 1))
+            places.append((i, _fill(pick(rng, BEFORE), a=events[i + 1].label).lower(), i + 1))
     if not places and len(phrases) == 1:
         places = [(phrases[0], ANYWHERE, None)]
     if not places:
@@ -327,7 +328,7 @@ def _spoken(
     position = int(rng.integers(len(said)))
     last = position == len(said) - 1 and rng.random() < 0.5
     ordinal = "last" if last else ORDINALS[position]
-    text = _fill(_pick(rng, TEMPLATES[family]), where=where, n=ordinal)
+    text = _fill(pick(rng, TEMPLATES[family]), where=where, n=ordinal)
     if family == "digit_sequence":
         answer, wrong = heard, _other_sequences(events, i, rng)
     else:
@@ -352,6 +353,6 @@ def _other_sequences(events: Sequence[Event], index: int, rng: np.random.Generat
     for _ in range(12):
         digits = list(said)
         for place in rng.choice(len(said), int(rng.integers(1, 3)), replace=False):
-            digits[int(place)] = _pick(rng, DIGITS)
+            digits[int(place)] = pick(rng, DIGITS)
         variants.append(" ".join(digits))
     return [*_shuffled(rng, elsewhere)[:2], *variants]
