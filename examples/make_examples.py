@@ -18,12 +18,12 @@ import soundfile
 
 from echo_agent.finetune.data.questions import FAMILIES, ask
 from echo_agent.finetune.data.scenes import RATE, SoundBank, make_scene, read_clips
-from echo_agent.finetune.data.testset import DETAIL, taught
+from echo_agent.finetune.data.testset import difficulty, taught
 
 RECORDINGS = 12
-PLAIN = tuple(family for family in FAMILIES if family not in DETAIL)
 CLOSE = ("digit_sequence", "word", "digit", "count")
-"""The first question about a recording goes round these, the second round the others."""
+OTHERS = tuple(family for family in FAMILIES if family not in CLOSE)
+"""The first question about a recording goes round the former, the second round these."""
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
         duration = float(np.round(20 + 70 * rng.beta(1.2, 1.5), 1))
         scene = make_scene(bank, rng, duration, speech=0.35)
         first = ask(scene.events, rng, CLOSE[number % len(CLOSE)], open_share=0.0)
-        second = ask(scene.events, rng, PLAIN[number % len(PLAIN)])
+        second = ask(scene.events, rng, OTHERS[number % len(OTHERS)])
         if first is None or second is None:
             continue
         number += 1
@@ -63,7 +63,7 @@ def main() -> None:
                     "answer": question.answer,
                     "gold_spans": question.gold_spans,
                     "family": question.family,
-                    "difficulty": "detail" if question.family in DETAIL else "plain",
+                    "difficulty": difficulty(question.family, duration),
                 }
             )
     (options.out / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

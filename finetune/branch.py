@@ -60,14 +60,14 @@ def train_branch(
     for tile in tiles:
         for frames, target in zip(tile.frames.split(125), frame_labels(tile).split(125), strict=True):
             rows.append((frames, target))
-    steps = epochs * (len(rows) // batch)
+    steps = epochs * max(1, len(rows) // batch)
     optimiser = torch.optim.AdamW(branch.parameters(), lr=rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(2, steps), pct_start=0.1)
     branch.train()
     for _ in range(epochs):
         losses = []
         order = torch.randperm(len(rows), generator=generator).tolist()
-        for first in range(0, len(order) - batch + 1, batch):
+        for first in range(0, max(1, len(order) - batch + 1), batch):
             chosen = [rows[i] for i in order[first : first + batch]]
             frames = torch.stack([f for f, _ in chosen]).float()
             target = torch.stack([t for _, t in chosen])
@@ -81,7 +81,7 @@ def train_branch(
             optimiser.step()
             schedule.step()
             losses.append(loss.item())
-        yield sum(losses) / max(1, len(losses))
+        yield sum(losses) / len(losses)
     branch.eval()
 
 

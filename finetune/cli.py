@@ -63,7 +63,7 @@ def nano(
     ],
     shards: Annotated[int, typer.Option(min=1, help="Training shards, 320 s of audio each.")] = 160,
     branch_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the sound branch.")] = 15,
-    steps: Annotated[int, typer.Option(min=4, help="Steps of supervised fine-tuning.")] = 9000,
+    steps: Annotated[int, typer.Option(min=4, help="Steps of supervised fine-tuning.")] = 12000,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
     """Train an echo-nano: encode tiles, train the sound branch, then the decoder; ends with a folder for --model."""

@@ -8,7 +8,7 @@ what is given to it is not, and the mask says which is which by origin.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,9 +24,9 @@ from echo_agent.nano import processing
 from echo_agent.nano.adapter import SoundBranch, pool
 from echo_agent.nano.configuration import NanoConfig
 
-DETAIL_SECONDS: Mapping[str, float] = {"count": 20.0, "digit": 20.0, "digit_sequence": 20.0, "word": 20.0}
-"""Recordings longer than this are given a closer listen for a question of the family. An estimate: the table of the
-gate (``benchmarks/bottleneck.py``) is not frozen yet."""
+CLOSER_SECONDS = 20.0
+"""Recordings longer than this are given a closer listen where a question is about what is in one event. Well below
+the durations from which the gate counts such questions as detail: a crop is read better long before."""
 
 QUIET_SHARE = 0.1
 """Share of tiles without any event, so that recordings have long pauses too."""
@@ -36,10 +36,6 @@ SPOKEN = 20.0
 """Seconds up to which a list of all events has what is spoken in it."""
 GIVEN_SHARE = 0.25
 """Share of calls whose span is not learned: with margins of chance, since a policy will not always hit as well."""
-MISHEARD_SHARE = 0.35
-"""Share of what is heard that is given with a mistake: the answer is a choice all the same."""
-MISLOOKED_SHARE = 0.35
-"""Share of what leads to an answer that is given with a mistake: the answer is a choice all the same."""
 NEAR = 1.25
 """Seconds per audio token of the first listen (60 s) up to which a near crop is taken, beyond it a wide one."""
 
@@ -139,7 +135,13 @@ class Teacher:
         return row, events
 
     def lesson(
-        self, rng: np.random.Generator, seconds: float, *, refused: float = 0.15, lists: float = 0.15
+        self,
+        rng: np.random.Generator,
+        seconds: float,
+        *,
+        refused: float = 0.15,
+        lists: float = 0.15,
+        mistakes: float = 0.35,
     ) -> Lesson:
         """One lesson on a recording of about ``seconds``.
 
@@ -148,6 +150,8 @@ class Teacher:
             seconds: Length that the row of tiles reaches.
             refused: Share of calls that are turned down.
             lists: Share of lessons that ask for all events.
+            mistakes: Share of what leads to an answer, and of what is heard, that is given with a mistake and not
+                learned: the answer is one of the choices all the same.
         """
         while True:
             row, events = self.row(rng, seconds)
@@ -160,7 +164,7 @@ class Teacher:
                 break
         duration = float(sum(tile.seconds for _, tile in row))
         span, crop, given, tile = None, None, False, None
-        if question.event is not None and duration > DETAIL_SECONDS[question.family]:
+        if question.event is not None and duration > CLOSER_SECONDS:
             given = rng.random() < GIVEN_SHARE
             span, crop, tile = self._crop(row, question.event, 2 if given else int(duration > self._near))
         turn = thought(
@@ -169,8 +173,8 @@ class Teacher:
             span,
             refused=rng.random() < refused,
             given=given,
-            mislooked=mislooked(events, question, rng) if rng.random() < MISLOOKED_SHARE else None,
-            misheard=misheard(question, rng) if rng.random() < MISHEARD_SHARE else None,
+            mislooked=mislooked(events, question, rng) if rng.random() < mistakes else None,
+            misheard=misheard(question, rng) if rng.random() < mistakes else None,
             spoken=duration <= SPOKEN,
         )
         frames = torch.cat([tile.frames for _, tile in row])

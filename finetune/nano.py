@@ -42,7 +42,7 @@ class NanoRecipe:
     """Training shards of 34 tiles (320 s of audio, and nearly twice as much in crops) each."""
     val_shards: int = 6
     branch_epochs: int = 15
-    steps: int = 9000
+    steps: int = 12000
     """Steps of supervised fine-tuning, 16 lessons each."""
     seed: int = 0
 

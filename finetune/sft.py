@@ -3,6 +3,7 @@
 Lessons are drawn from tiles (:mod:`echo_agent.finetune.lessons`). Recordings grow from some seconds to two minutes over
 the first half of the steps: in a short recording all can be heard at once, so reading questions, sounds and speech is
 learned there, and pointing on top. Meanwhile lists of all that is heard, which teach hearing, give way to questions.
+In the last quarter more goes wrong that is not the policy's doing, so that it learns to answer all the same.
 The learning rate warms up and falls along a cosine. Everything is a function of the seed and the step, and a checkpoint
 is written every few minutes, so a stopped run goes on where it stopped and ends with the very weights of one that was
 never stopped.
@@ -64,6 +65,15 @@ def lists_at(step: int, config: SFTConfig) -> float:
     return 0.6 - 0.45 * min(1.0, step / (0.5 * config.steps))
 
 
+def hardship_at(step: int, config: SFTConfig) -> dict[str, float]:
+    """Shares of calls that are turned down and of mistakes that are given: larger in the last quarter.
+
+    By then most is found and read rightly, and what is left to learn is to choose among the choices whatever happens.
+    """
+    last = step >= 0.75 * config.steps
+    return {"refused": 0.4, "mistakes": 0.6} if last else {"refused": 0.15, "mistakes": 0.35}
+
+
 def rate_at(step: int, config: SFTConfig) -> float:
     """Learning rate: linear warm-up, cosine to zero."""
     if step < config.warmup:
@@ -75,9 +85,9 @@ def rate_at(step: int, config: SFTConfig) -> float:
 def batches(teacher: Teacher, step: int, config: SFTConfig, group: int = 4) -> list[list[Lesson]]:
     """``group`` batches of similar length, starting at ``step``."""
     rng = np.random.default_rng([config.seed, step])
-    lists = lists_at(step, config)
+    shares = {"lists": lists_at(step, config)} | hardship_at(step, config)
     lessons = [
-        teacher.lesson(rng, duration_at(step, config, rng), lists=lists) for _ in range(group * config.batch)
+        teacher.lesson(rng, duration_at(step, config, rng), **shares) for _ in range(group * config.batch)
     ]
     lessons.sort(key=lambda lesson: len(lesson.ids))
     cut = [lessons[i : i + config.batch] for i in range(0, len(lessons), config.batch)]

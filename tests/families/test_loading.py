@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def logits(family: Family) -> torch.Tensor:
         return family.model(
             **family.forward_inputs(ids, [(heard.ref(), heard.crop(heard.ref(), 16000))])
         ).logits
+
+
+def test_the_thread_that_loads_is_gone() -> None:
+    """Its worker threads would slow down the engine's."""
+    load_family(EMBEDDED, "cpu")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("echo-agent-load")]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -96,3 +96,9 @@ def test_score_counts_events_and_classes() -> None:
     ]
     score = score_branch(branch, [Tile(5, tuple(events), torch.zeros(125, 2 * DIM).half(), ())])
     assert score.top1 == pytest.approx(0.75) and score.classes == pytest.approx(0.5)
+
+
+def test_few_tiles_are_learned_from_too() -> None:
+    """Fewer windows than a batch holds are one batch."""
+    losses = list(train_branch(new_branch(), toy_tiles(3, seed=0), epochs=8, rate=5e-3))
+    assert len(losses) == 8 and losses[-1] < 0.8 * losses[0]

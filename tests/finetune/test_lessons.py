@@ -13,7 +13,7 @@ from echo_agent.errors import DataError
 from echo_agent.finetune.data.questions import SOUNDS, WORDS, Question
 from echo_agent.finetune.data.scenes import Event
 from echo_agent.finetune.lessons import (
-    DETAIL_SECONDS,
+    CLOSER_SECONDS,
     SPOKEN,
     Lesson,
     Teacher,
@@ -235,10 +235,9 @@ def test_many_lessons_answer_without_a_call(teacher: Teacher, lessons: list[Less
 
 def test_short_recordings_need_no_second_listen(teacher: Teacher) -> None:
     rng = np.random.default_rng(1)
-    shortest = min(DETAIL_SECONDS.values())
     for _ in range(30):
         lesson = teacher.lesson(rng, 10.0)
-        if lesson.duration <= shortest:
+        if lesson.duration <= CLOSER_SECONDS:
             assert not calls(teacher, lesson)
             assert "<|audio_start|>" not in turn(teacher, lesson)[1]
 

@@ -16,6 +16,7 @@ from echo_agent.finetune.sft import (
     SFTConfig,
     batches,
     duration_at,
+    hardship_at,
     lists_at,
     noisy,
     pointing_loss,
@@ -40,13 +41,11 @@ class StoppingTeacher(Teacher):
         super().__init__(teacher.tiles, teacher.config, teacher.tokenizer)
         self.left = lessons
 
-    def lesson(
-        self, rng: np.random.Generator, seconds: float, *, refused: float = 0.1, lists: float = 0.15
-    ) -> Lesson:
+    def lesson(self, rng: np.random.Generator, seconds: float, **shares: float) -> Lesson:
         if self.left == 0:
             raise Stopped
         self.left -= 1
-        return super().lesson(rng, seconds, refused=refused, lists=lists)
+        return super().lesson(rng, seconds, **shares)
 
 
 def log(folder: Path) -> list[dict[str, float]]:
@@ -329,3 +328,16 @@ def test_recordings_grow_and_the_rate_falls() -> None:
     rates = [rate_at(step, config) for step in range(1001)]
     assert rates[:100] == sorted(rates[:100]) and rates[99:] == sorted(rates[99:], reverse=True)
     assert max(rates) == pytest.approx(config.rate) and rates[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_more_goes_wrong_in_the_last_quarter(teacher: Teacher) -> None:
+    config = SFTConfig(steps=100, batch=32)
+    assert hardship_at(74, config) == hardship_at(0, config)
+    turned_down = []
+    for step in (72, 76):
+        assert hardship_at(step, config).keys() == {"refused", "mistakes"}
+        lessons = [lesson for batch in batches(teacher, step, config) for lesson in batch]
+        texts = [teacher.tokenizer.decode(lesson.ids, skip_special_tokens=False) for lesson in lessons]
+        called = [text for text in texts if "</seg>" in text]
+        turned_down.append(sum("</seg></think><answer>" in text for text in called) / len(called))
+    assert 0 < turned_down[0] < 0.3 < turned_down[1] < 0.6, turned_down

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import soundfile
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.questions import FAMILIES
 from echo_agent.finetune.data.scenes import SoundBank
-from echo_agent.finetune.data.testset import SETS, TestSet, build_testset, taught
+from echo_agent.finetune.data.testset import DETAIL_FROM, SETS, TestSet, build_testset, difficulty, taught
 from echo_agent.rows import Row, read_rows
 from tests.finetune.small import make_clips, write_bank
 
@@ -47,8 +48,7 @@ def test_rows_can_be_evaluated(built: Path, rows: list[Row]) -> None:
         assert audio.duration == pytest.approx(row.duration, abs=1e-3)
         assert SMALL.shortest <= audio.duration <= SMALL.longest
         assert all(end <= audio.duration for _, end in row.gold_spans)
-        spoken_or_count = row.family in ("count", "digit", "digit_sequence", "word")
-        assert row.difficulty == ("detail" if spoken_or_count else "plain")
+        assert row.difficulty == difficulty(row.family, audio.duration)
 
 
 def test_families_are_level(rows: list[Row]) -> None:
@@ -116,3 +116,13 @@ def test_sounds_too_rare_are_left_out() -> None:
     clips = make_clips()
     bank = taught(SoundBank([*clips, *(c.__class__("dog", *list(vars(c).values())[1:]) for c in clips[:1])]))
     assert "dog" not in bank.sounds and "bell" in bank.sounds
+
+
+def test_detail_is_what_the_gate_measured() -> None:
+    gate = json.loads((Path(__file__).parents[3] / "benchmarks" / "results" / "bottleneck.json").read_text())
+    measured = {family: seconds for family, seconds in gate["detail_from"].items() if seconds is not None}
+    assert measured == DETAIL_FROM
+    for family, seconds in measured.items():
+        assert difficulty(family, seconds) == "detail"
+        assert difficulty(family, seconds - 0.1) == "plain"
+    assert difficulty("presence", 120.0) == "plain"
