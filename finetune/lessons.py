@@ -17,7 +17,7 @@ from torch import Tensor
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.questions import DIGITS, FAMILIES, SOUNDS, WORDS, Question, ask, pick
-from echo_agent.finetune.data.scenes import Event
+from echo_agent.finetune.data.records import Event
 from echo_agent.finetune.thoughts import Part, thought, trace
 from echo_agent.finetune.tiles import Crop, Span, Tile
 from echo_agent.nano import processing

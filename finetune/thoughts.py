@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo_agent.finetune.data.questions import Question
-from echo_agent.finetune.data.scenes import Event
+from echo_agent.finetune.data.records import Event
 
 
 @dataclass(frozen=True)

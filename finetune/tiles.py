@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.scenes import RATE, Event, SoundBank, make_scene
+from echo_agent.finetune.data.records import Event
+from echo_agent.finetune.data.scenes import RATE, SoundBank, make_scene
 from echo_agent.nano.encoder import window_mels
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from echo_agent.finetune.data.questions import DIGITS, FAMILIES, SOUNDS, WORDS, ask
-from echo_agent.finetune.data.scenes import Event
+from echo_agent.finetune.data.records import Event
 from echo_agent.finetune.thoughts import transcript
 from echo_agent.nano.processing import prompt_text, train_tokenizer
 

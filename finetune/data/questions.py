@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echo_agent.finetune.data.scenes import Event
+from echo_agent.finetune.data.records import Event
 
 FAMILIES = ("order", "between", "presence", "count", "time", "digit", "digit_sequence", "word")
 

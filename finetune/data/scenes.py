@@ -12,15 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from echo_agent.errors import DataError
+from echo_agent.finetune.data.records import Event, EventKind
 
 RATE = 16000
-
-EventKind = Literal["sound", "burst", "notes", "digits", "words"]
 
 SEQUENCE_LABELS = frozenset({"typing", "footsteps"})
 """Labels whose clips are single presses or steps: always laid several in a row, never counted."""
@@ -39,23 +37,6 @@ class Clip:
     source: str
     licence: str
     samples: np.ndarray
-
-
-@dataclass(frozen=True)
-class Event:
-    """One event of a scene."""
-
-    label: str
-    """Class of the sound, instrument, or ``voice`` for spoken phrases."""
-    kind: EventKind
-    onset: float
-    offset: float
-    content: tuple[str, ...] = ()
-    """Spoken digits or words, in order."""
-    hits: int = 1
-    """How often a burst is struck."""
-    sources: tuple[str, ...] = ()
-    """Where its clips come from: the unit by which training and test are kept apart."""
 
 
 @dataclass(frozen=True)

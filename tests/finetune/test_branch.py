@@ -8,7 +8,7 @@ import torch
 
 from echo_agent.finetune.branch import LABELS, frame_labels, score_branch, train_branch
 from echo_agent.finetune.data.questions import SOUNDS
-from echo_agent.finetune.data.scenes import Event
+from echo_agent.finetune.data.records import Event
 from echo_agent.finetune.tiles import Tile
 from echo_agent.nano.adapter import SoundBranch
 from echo_agent.nano.configuration import NanoConfig

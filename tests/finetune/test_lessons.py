@@ -11,7 +11,7 @@ import torch
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.questions import SOUNDS, WORDS, Question
-from echo_agent.finetune.data.scenes import Event
+from echo_agent.finetune.data.records import Event
 from echo_agent.finetune.lessons import (
     CLOSER_SECONDS,
     SPOKEN,

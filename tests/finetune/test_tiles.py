@@ -12,7 +12,8 @@ import torch
 
 from echo_agent.errors import DataError
 from echo_agent.finetune import tiles as module
-from echo_agent.finetune.data.scenes import RATE, Event, make_scene
+from echo_agent.finetune.data.records import Event
+from echo_agent.finetune.data.scenes import RATE, make_scene
 from echo_agent.finetune.nano import tiles_in
 from echo_agent.finetune.tiles import (
     Tile,

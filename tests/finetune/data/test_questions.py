@@ -20,7 +20,7 @@ from echo_agent.finetune.data.questions import (
     Question,
     ask,
 )
-from echo_agent.finetune.data.scenes import Event
+from echo_agent.finetune.data.records import Event
 from echo_agent.finetune.tokenizer import symbolic_events
 
 SCENES = 600
