@@ -139,6 +139,8 @@ class EchoAgent:
                 - ``relisten`` (True): False answers from the first listen alone (the control ``off``);
                 - ``temperature`` (0, greedy), ``top_p`` (1), ``seed`` (0), ``run`` (0): sampling. Runs of one seed need
                   numbers of their own to differ;
+                - ``guided`` (True): with choices, nothing else may be written as the answer; False leaves the policy
+                  free;
                 - ``control`` (``on``), ``gold_spans``: see :class:`~echo_agent.graphs.ListeningContext`;
                 - ``thread``: a name under which every step is saved. Asked again with the same name, question and
                   settings, a run that was stopped goes on, and one that ended gives its result again.
@@ -232,6 +234,7 @@ class EchoAgent:
             seed=settings.seed,
             temperature=settings.temperature,
             top_p=settings.top_p,
+            guided=settings.guided,
             stream_tokens=on_event is not None,
         )
         head, _ = self.family.render(self.model.dialect.head(self.family, refs, question, choices))
@@ -345,6 +348,7 @@ class _Options(BaseModel):
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
     run: int = 0
+    guided: bool = True
     control: Control = "on"
     gold_spans: tuple[tuple[float, float], ...] = ()
     thread: str | None = Field(default=None, min_length=1)

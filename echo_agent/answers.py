@@ -6,6 +6,7 @@ No answer is ever invented: what cannot be read is its own outcome, *unparsed*, 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from echo_agent.errors import QuestionError
@@ -78,8 +79,8 @@ def extract_answer(text: str, *, ended: bool = False) -> str | None:
 
 
 def normalise(text: str) -> str:
-    """Text for comparison: lower case, single spaces, no punctuation around it."""
-    return " ".join(text.casefold().split()).strip(_AROUND)
+    """Text for comparison: lower case, single spaces, no punctuation around it, each accent with its letter (NFC)."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split()).strip(_AROUND)
 
 
 def match_choice(answer: str | None, choices: Sequence[str]) -> int | None:

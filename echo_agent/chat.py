@@ -4,9 +4,9 @@ A call renders the messages to token ids (:mod:`echo_agent.rendering`), asks the
 given and what was sampled into the AI message as a token delta. So the model can stand in any LangChain or LangGraph
 agent, while the trajectory stays exact: nothing that was sampled is ever tokenised again.
 
-Greedy by default. ``temperature``, ``top_p``, ``seed``, ``run`` and ``max_new_tokens`` are fields that a call may
-override: ``model.bind(run=3)``, ``model.invoke(messages, temperature=0.7)``, or ``configurable_fields``. Noise is a
-function of (seed, run, position), so the runs of one seed need numbers of their own, and batching changes nothing.
+Greedy by default. ``temperature``, ``top_p``, ``seed``, ``run``, ``max_new_tokens`` and ``choices`` are fields that a
+call may override: ``model.bind(run=3)``, ``model.invoke(messages, temperature=0.7)``, or ``configurable_fields``. Noise
+is a function of (seed, run, position), so the runs of one seed need numbers of their own, and batching changes nothing.
 
 Calls to listen again become ``tool_calls``; what was meant as one and cannot be read becomes ``invalid_tool_calls``,
 which the caller must answer too.
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 FINISH_KEY, TOKENS_KEY, TIMINGS_KEY, ERRORS_KEY = "finish", "tokens", "timings", "call_errors"
 """Further keys of ``response_metadata``."""
 
-_OPTIONS = ("temperature", "top_p", "seed", "run", "max_new_tokens", "reserve")
+_OPTIONS = ("temperature", "top_p", "seed", "run", "max_new_tokens", "reserve", "choices")
 _IGNORED = {"tools", "tool_choice", "stream", "strict", "parallel_tool_calls", "ls_structured_output_format"}
 
 
@@ -71,6 +71,8 @@ class ChatLALM(BaseChatModel):
     """Most tokens to sample in one call."""
     reserve: int = 0
     """Tokens of the context that a call leaves free, for an answer that is asked for later."""
+    choices: tuple[str, ...] = ()
+    """What alone may be written as the answer; empty leaves the policy free."""
 
     def __init__(self, engine: TorchEngine, **settings: Any) -> None:
         """Wrap an engine; ``settings`` are the fields."""

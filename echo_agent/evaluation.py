@@ -130,6 +130,7 @@ async def evaluate(
     seed: int = 0,
     max_relistens: int = 8,
     temperature: float = 0.0,
+    guided: bool = True,
     concurrency: int = 32,
     progress: Callable[[], None] | None = None,
 ) -> list[Failure]:
@@ -144,6 +145,7 @@ async def evaluate(
             comes of a row depends neither on the order nor on the other rows.
         max_relistens: Budget of calls.
         temperature: 0 for greedy decoding.
+        guided: Nothing but one of the choices may be written as the answer; False leaves the policy free.
         concurrency: Most runs at once.
         progress: Called after each run, and at once for each that was already there.
 
@@ -159,6 +161,7 @@ async def evaluate(
         "seed": seed,
         "max_relistens": max_relistens,
         "temperature": temperature,
+        "guided": guided,
     }
     todo: list[tuple[Row, Control, str]] = []
     for row in rows:
@@ -184,6 +187,7 @@ async def evaluate(
                     run=int(_hash({"id": row.id})[:8], 16),
                     max_relistens=max_relistens,
                     temperature=temperature,
+                    guided=guided,
                 )
             except EchoAgentError as error:
                 failures.append(Failure(row=row, control=control, message=str(error)))

@@ -5,6 +5,9 @@
 - *relisten* answers every call, also those that cannot be read or mended, and keeps the budget.
 - *answer* reads the answer. What is not written as one is ``unparsed``; nothing is guessed.
 
+Where there are choices, a ``ChatLALM`` that has opened its answer may write nothing but one of them, unless the context
+says ``guided=False``. An answer that is not opened, or not finished within the budget, stays unparsed.
+
 At the end of the budget the model is asked for its answer once, by a message that ``ChatLALM`` renders as the opening
 of the answer (``</think><answer>``) and other models read as a request. What it then writes is final.
 
@@ -177,6 +180,7 @@ def _call(state: ListeningState, context: ListeningContext) -> tuple[list[BaseMe
         if is_forced(messages):
             left, reserve = budget.answer_tokens, 0
         options |= {"seed": context.seed, "run": state["run"], "max_new_tokens": left, "reserve": reserve}
+        options |= {"choices": tuple(state.get("choices") or ())} if context.guided else {}
     return messages if context.by_reference else hearable(messages, context), options
 
 

@@ -90,6 +90,9 @@ class ListeningContext:
     """The model's own by default."""
     top_p: float | None = None
     """The model's own by default."""
+    guided: bool = True
+    """Where there are choices, nothing else may be written as the answer (by a ChatLALM; other models are asked to).
+    False leaves the policy free, to reward or to score what it writes by itself."""
     stream_tokens: bool = True
     """Send each piece of text to the custom stream; without it, batches are faster."""
     deliver: Literal["auto", "reference", "audio"] = "auto"
@@ -134,6 +137,7 @@ class ListeningContext:
             **own,
             **sampling,
             "control": self.control,
+            "guided": self.guided,
             "budget": self.budget.model_dump(mode="json"),
         }
 

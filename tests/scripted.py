@@ -8,12 +8,14 @@ each half of the time when sampled.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from tokenizers import AddedToken
 
 from echo_agent.families.base import Family
+from echo_agent.families.chatml import ChatMLFamily
 from tests.tiny import tiny_family
 
 TAGS = ("<think>", "</think>", "<seg>", "</seg>", "<answer>", "</answer>", "<tool_call>", "</tool_call>")
@@ -72,6 +74,11 @@ def scripted_family(script: Script, kind: str = "qwen2.5-omni", seed: int = 0, s
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         parts = [tokenizer, family.feature_extractor] if hasattr(family, "feature_extractor") else [tokenizer]
         family = type(family)(family.name, model, *parts)
+        words = "|".join(re.escape(text) for text in new if not text.startswith("<"))
+        if (
+            isinstance(family, ChatMLFamily) and words
+        ):  # words are no control tokens, though they are added ones
+            family._control = re.compile(f"(?!{words})(?:{family._control.pattern})")
         embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
         assert embeddings is not head
         head.mul_(0.2)

@@ -234,6 +234,7 @@ def test_a_thread_belongs_to_its_question(agent):
         ("choices", {"choices": None}),
         ("settings", {"seed": 1}),
         ("settings", {"max_relistens": 2}),
+        ("settings", {"guided": False}),
         ("run", {"run": 1}),
         ("recording", {"audio": (sounds(5.0), 16000)}),
     ):
@@ -324,7 +325,7 @@ def test_a_closed_agent_says_so():
 def test_from_a_folder(tmp_path):
     scripted_family(ASK_ONCE).save(tmp_path)
     with EchoAgent.from_pretrained(str(tmp_path), device="cpu") as agent:
-        result = agent.ask(AUDIO, "What barks?", CHOICES)
+        result = agent.ask(AUDIO, "What barks?", CHOICES, guided=False)
         assert result.answer == "a dog" and result.timings["load"] > 0 and result.model == str(tmp_path)
 
 

@@ -99,6 +99,10 @@ def test_letters_and_abbreviations_can_be_choices():
     assert match_choice("E. coli", ("S. aureus", "E. coli")) == 1
 
 
+def test_an_accent_may_be_written_in_one_character_or_two():
+    assert match_choice("caf\u00e9", ("cafe", "cafe\u0301")) == 1
+
+
 def test_the_question_in_words_names_every_choice():
     text = question_text("What barks?", ["a dog", "a cat"])
     assert text.startswith("What barks?\n") and "- a dog\n- a cat\n" in text and "<answer>" in text

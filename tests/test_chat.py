@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Sys
 from langchain_core.runnables import ConfigurableField
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from echo_agent.answers import extract_answer
 from echo_agent.chat import ChatLALM
 from echo_agent.engine import TorchEngine
 from echo_agent.errors import ContextError, RecordingError
@@ -255,6 +256,16 @@ async def test_an_abandoned_stream_takes_its_run_out_of_the_batch(sure):
             break
         await asyncio.sleep(0.01)
     assert sure.engine.stats()["live_runs"] == 0
+
+
+def test_choices_are_an_option_of_a_call_and_reach_the_answer(sure):
+    history = two_turns(sure)[:3]
+    free, pigs = sure.invoke(history), sure.invoke(history, choices=("a cow", "a pig"))
+    assert free.content.endswith("<answer>a dog</answer>")
+    assert extract_answer(pigs.content) in ("a cow", "a pig")
+    same(sure.bind(choices=("a cow", "a pig")).invoke(history), pigs)
+    chunks = list(sure.stream(history, choices=("a cow", "a pig")))
+    assert "".join(chunk.text for chunk in chunks) == pigs.content
 
 
 def test_sampled_runs_differ_by_run_and_not_by_the_way_of_calling(unsure):

@@ -75,7 +75,15 @@ def refused(result: Result, message: str) -> str:
 
 def test_ask_json(run: Run, models: Path, sound: Path) -> None:
     code, out, err = run(
-        "ask", sound, "What is it?", "--choices", "a cat | a dog", "--model", models / "once", "--json"
+        "ask",
+        sound,
+        "What is it?",
+        "--choices",
+        "a cat | a dog",
+        "--model",
+        models / "once",
+        "--json",
+        "--free",
     )
     assert (code, err) == (0, "")
     result = json.loads(out)
@@ -99,6 +107,14 @@ def test_ask_json(run: Run, models: Path, sound: Path) -> None:
     assert set(result["tokens"]) == {"prompt", "sampled", "audio"}
     assert set(result["timings"]) == {"load", "encode", "prefill", "decode"}
     assert "<seg>2.0, 4.0; speed=0.5</seg>" in result["text"]
+
+
+def test_answers_are_guided_unless_they_shall_be_free(run: Run, models: Path, sound: Path) -> None:
+    arguments = ("ask", sound, "What is it?", "--choices", "a cow|a pig", "--model", models / "once")
+    for guided in ((), ("--guided",)):
+        code, out, _ = run(*arguments, *guided)
+        assert code == 0 and out in ("a cow\n", "a pig\n")
+    assert run(*arguments, "--free") == (3, "", "echo-agent: no answer could be read\n")
 
 
 def test_outside_a_terminal_stdout_is_the_answer(run: Run, models: Path, sound: Path) -> None:

@@ -119,7 +119,7 @@ async def test_what_is_there_is_not_run_again(agent: EchoAgent, file: Path, tmp_
     assert sorted(out.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
-@pytest.mark.parametrize("change", ["seed", "temperature", "max_relistens", "question", "model"])
+@pytest.mark.parametrize("change", ["seed", "temperature", "max_relistens", "guided", "question", "model"])
 async def test_results_of_another_run_are_not_mixed_in(
     agent: EchoAgent, file: Path, tmp_path: Path, change: str
 ) -> None:
@@ -127,6 +127,8 @@ async def test_results_of_another_run_are_not_mixed_in(
     results = Results(tmp_path / "results.jsonl")
     await evaluate(agent, rows, results)
     options: dict[str, Any] = {change: 1} if change in ("seed", "temperature", "max_relistens") else {}
+    if change == "guided":
+        options = {"guided": False}
     if change == "question":
         rows = [rows[0].model_copy(update={"question": "What was it?"})]
     if change == "model":

@@ -40,6 +40,12 @@ Temperature = Annotated[
     float, typer.Option(min=0.0, max=100.0, help="Of sampling; 0 takes the likeliest token.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.")]
+Guided = Annotated[
+    bool,
+    typer.Option(
+        "--guided/--free", help="Whether nothing but one of the choices may be written as the answer."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -73,6 +79,7 @@ def _ask(
     no_relisten: Annotated[bool, typer.Option("--no-relisten", help="Answer from the first listen.")] = False,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
+    guided: Guided = True,
     json: Json = False,
     trace: Annotated[
         str | None, typer.Option(metavar="OUT.json", help="Write every step of the run.")
@@ -95,6 +102,7 @@ def _ask(
         relisten=not no_relisten,
         temperature=temperature,
         seed=seed,
+        guided=guided,
         as_json=json,
         trace=trace,
         plot=plot,
@@ -119,6 +127,7 @@ def _evaluate(
     max_relistens: MaxRelistens = 8,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
+    guided: Guided = True,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="How many runs at once.")] = 32,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask the first so many questions only.")] = None,
     json: Json = False,
@@ -138,6 +147,7 @@ def _evaluate(
         max_relistens=max_relistens,
         temperature=temperature,
         seed=seed,
+        guided=guided,
         batch=batch,
         limit=limit,
         as_json=json,

@@ -27,6 +27,7 @@ def run(
     max_relistens: int,
     temperature: float,
     seed: int,
+    guided: bool,
     batch: int,
     limit: int | None,
     as_json: bool,
@@ -50,6 +51,7 @@ def run(
                     seed=seed,
                     max_relistens=max_relistens,
                     temperature=temperature,
+                    guided=guided,
                     concurrency=batch,
                     progress=advance,
                 )
@@ -64,6 +66,7 @@ def run(
         "seed": seed,
         "max_relistens": max_relistens,
         "temperature": temperature,
+        "guided": guided,
         "rows": len(rows),
         "failed": [_describe(file, failure) for failure in failures],
         "controls": scores,

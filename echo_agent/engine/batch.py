@@ -102,7 +102,7 @@ class LiveBatch:
         """Choose the next token of ``runs`` from ``scores``, one row each: id, log-probability, near tie."""
         rows = Rows.of([run.params for run in runs], scores.device)
         positions = torch.tensor([run.length for run in runs], device=scores.device)
-        return _listed(*choose(scores, rows, positions, self._banned))
+        return _listed(*choose(scores, rows, positions, self._banned, _kept(runs)))
 
     def join(self, run: Run, parts: Sequence[Tensor]) -> None:
         """Add a run whose last token was sampled but not computed; ``parts`` are the KV of all tokens before it."""
@@ -167,7 +167,7 @@ class LiveBatch:
         hidden, _ = self._family.forward_embeds(embeds, mask, lengths, self._cache)
         scores = self._family.logits(hidden[:, -1])
         self._lengths = self._lengths + 1
-        tokens, logprobs, ties = choose(scores, self._rows, self._lengths, self._banned)
+        tokens, logprobs, ties = choose(scores, self._rows, self._lengths, self._banned, _kept(self.runs))
         self._tokens = tokens
         self._width = width
         return _listed(tokens, logprobs, ties)
@@ -209,6 +209,11 @@ class LiveBatch:
         """Rows and slots to take memory for, so that not every step or run asks for more."""
         slots = max(slots + _ROUND, slots * 5 // 4)
         return min(self._max_rows, 1 << (rows - 1).bit_length()), -(-slots // _ROUND) * _ROUND
+
+
+def _kept(runs: Sequence[Run]) -> dict[int, Sequence[int]]:
+    """Of which ids the next token is sampled, for the rows inside a guided answer."""
+    return {row: kept for row, run in enumerate(runs) if (kept := run.kept)}
 
 
 def _listed(tokens: Tensor, logprobs: Tensor, ties: Tensor) -> list[Choice]:

@@ -33,6 +33,9 @@ class SamplingParams:
     """Most tokens to sample; fewer where the model's context ends before."""
     stop: tuple[str, ...] = ()
     """Strings that end the generation as soon as the sampled text holds one; the token that ends it is kept whole."""
+    choices: tuple[str, ...] = ()
+    """Between ``<answer>`` and ``</answer>`` only one of these is written (:mod:`echo_agent.engine.guides`); empty
+    leaves the policy free."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sampled with."""
@@ -44,7 +47,10 @@ class SamplingParams:
             raise QuestionError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         if isinstance(self.stop, str) or "" in self.stop:
             raise QuestionError(f"stop must be a tuple of strings that are not empty, not {self.stop!r}")
+        if isinstance(self.choices, str) or not all(choice.strip() for choice in self.choices):
+            raise QuestionError(f"choices must be a tuple of texts that are not empty, not {self.choices!r}")
         object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "choices", tuple(self.choices))
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class Generation:
     ids: tuple[int, ...]
     """Sampled ids, exactly as sampled; the end-of-turn id is among them where ``finish`` is ``eos``."""
     logprobs: tuple[float, ...]
-    """Natural log-probability of each id: the full softmax at the sampling temperature (1 where greedy), before bans
-    and top-p."""
+    """Natural log-probability of each id: the full softmax at the sampling temperature (1 where greedy), before bans,
+    guided choices and top-p."""
     text: str
     """Text of the ids without the end-of-turn id; the stop string is part of it."""
     finish: Finish

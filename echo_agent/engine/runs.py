@@ -22,6 +22,7 @@ from echo_agent.errors import ContextError, ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from echo_agent.engine.guides import Guides
     from echo_agent.families.base import Family
     from echo_agent.recording import AudioRef
 
@@ -44,6 +45,7 @@ class Run:
         on_token: OnToken | None,
         family: Family,
         stops: StopStrings,
+        guides: Guides,
     ) -> None:
         """Check the context against the family.
 
@@ -96,6 +98,7 @@ class Run:
         self._detokenize = family.detokenize
         self._on_token = on_token
         self._stream = TextStream(family.detokenize) if on_token else None
+        self._cursor = guides.cursor(params.choices, self.ids)
         self._finish: Finish | None = None
         self._stop: str | None = None
 
@@ -103,6 +106,11 @@ class Run:
     def length(self) -> int:
         """Tokens of the context as it stands: what was handed in, and what was sampled."""
         return len(self.ids) + len(self.sampled)
+
+    @property
+    def kept(self) -> Sequence[int]:
+        """Ids of which the next is sampled, inside a guided answer; none where any may be."""
+        return () if self._cursor is None else self._cursor.kept
 
     def context(self) -> tuple[int, ...]:
         """The ids as they stand."""
@@ -132,6 +140,8 @@ class Run:
         self.sampled.append(token)
         self.logprobs.append(logprob)
         self.near_ties += near_tie
+        if self._cursor is not None:
+            self._cursor.push(token)
         if token in self._eos:
             self._finish = "eos"
         else:

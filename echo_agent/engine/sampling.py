@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -72,7 +72,13 @@ class Rows:
         )
 
 
-def choose(scores: Tensor, rows: Rows, positions: Tensor, banned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def choose(
+    scores: Tensor,
+    rows: Rows,
+    positions: Tensor,
+    banned: Tensor,
+    kept: Mapping[int, Sequence[int]] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Choose one token per row. ``scores`` is used up: it is written into.
 
     Args:
@@ -80,6 +86,7 @@ def choose(scores: Tensor, rows: Rows, positions: Tensor, banned: Tensor) -> tup
         rows: Sampling parameters of the rows.
         positions: ``[rows]`` int64, the position in the context of the token that is chosen.
         banned: Ids that are never chosen, int64.
+        kept: For some rows, the ids of which one is chosen; none of them is banned.
 
     Returns:
         Token ids ``[rows]``, their log-probabilities under the full softmax at the row's temperature, and whether
@@ -87,11 +94,12 @@ def choose(scores: Tensor, rows: Rows, positions: Tensor, banned: Tensor) -> tup
     """
     if rows.temperature is not None:
         scores = scores / rows.temperature
+    share = _keep(scores, kept) if kept else 0.0
     if not rows.noisy:
         normaliser = scores.logsumexp(1)
         best = scores.index_fill_(1, banned, float("-inf")).topk(2, dim=1)
         values, tokens = best.values, best.indices[:, 0]
-        return tokens, values[:, 0] - normaliser, values[:, 1] >= values[:, 0] - NEAR
+        return tokens, values[:, 0] - normaliser + share, values[:, 1] >= values[:, 0] - NEAR
 
     outside = scores.index_select(1, banned)
     scores.index_fill_(1, banned, float("-inf"))
@@ -116,7 +124,21 @@ def choose(scores: Tensor, rows: Rows, positions: Tensor, banned: Tensor) -> tup
         ties = ((weights >= outer) & (keys <= least * (1 - NEAR))).sum(1) > 1
         tokens = keys.where(weights >= edge, 0).argmin(1, keepdim=True)
     logprobs = scores.gather(1, tokens) - normaliser
-    return tokens[:, 0], logprobs[:, 0], ties
+    return tokens[:, 0], logprobs[:, 0] + share, ties
+
+
+def _keep(scores: Tensor, kept: Mapping[int, Sequence[int]]) -> Tensor:
+    """Ban, in place, all but the ``kept`` ids of some rows; gives each row's log-share of probability that is left."""
+    device = scores.device
+    rows = torch.tensor(list(kept), device=device)
+    which = torch.tensor([i for i, ids in enumerate(kept.values()) for _ in ids], device=device)
+    columns = torch.tensor([token for ids in kept.values() for token in ids], device=device)
+    free = scores.index_select(0, rows)
+    left = torch.full_like(free, float("-inf"))
+    left[which, columns] = free[which, columns]
+    scores.index_copy_(0, rows, left)
+    share = left.logsumexp(1) - free.logsumexp(1)
+    return torch.zeros(len(scores), device=device).index_copy_(0, rows, share)
 
 
 def log_uniform(keys: Tensor, positions: Tensor, vocabulary: int) -> Tensor:

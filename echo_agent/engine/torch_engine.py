@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from echo_agent.engine.generation import Generation, SamplingParams
+from echo_agent.engine.guides import Guides
 from echo_agent.engine.runs import OnToken, Run, StopStringsCache
 from echo_agent.engine.scheduler import Scheduler
 from echo_agent.errors import EchoAgentError, QuestionError
@@ -72,6 +73,7 @@ class TorchEngine:
         self.family = family
         self.recordings = recordings
         self._stops = StopStringsCache(family)
+        self._guides = Guides(family)
         self._scheduler = Scheduler(
             family,
             recordings,
@@ -104,7 +106,8 @@ class TorchEngine:
             A future; cancelling it takes the run out of the batch. What is wrong with the context is raised from it.
         """
         try:
-            run = Run(ids, audio, params, on_token, self.family, self._stops.of(params.stop))
+            stops = self._stops.of(params.stop)
+            run = Run(ids, audio, params, on_token, self.family, stops, self._guides)
         except EchoAgentError as error:
             failed: Future[Generation] = Future()
             failed.set_exception(error)

@@ -84,11 +84,51 @@ def test_what_is_not_an_answer_is_unparsed(setup, script):
 
 
 def test_an_answer_may_miss_its_end_only_where_the_turn_ended(setup):
-    state = setup.run({**THINK, "<think>": "<answer>", "<answer>": "a dog", "a dog": EOS})
+    state = setup.run({**THINK, "<think>": "<answer>", "<answer>": "a dog", "a dog": EOS}, guided=False)
     assert state["answer"] == "a dog"
     forever = {**THINK, "<think>": "<answer>", "<answer>": "a cat", "a cat": "<answer>"}
-    state = setup.run(forever, budget=Budget(max_new_tokens=4, answer_tokens=3))
+    state = setup.run(forever, budget=Budget(max_new_tokens=4, answer_tokens=3), guided=False)
     assert state["status"] == "unparsed"
+
+
+# --- guided answers ---------------------------------------------------------------------------------------------
+
+WRONG = {**THINK, "<think>": "</think>", "</think>": "<answer>", "<answer>": "a cow", "a cow": "</answer>"}
+"""Answers with what is none of the choices."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guided_policy_answers_with_one_of_the_choices(setup, kind):
+    free = setup.run(WRONG, kind=kind, guided=False)
+    assert (free["status"], "<answer>a cow</answer>" in text(free)) == ("unparsed", True)
+    state = setup.run(WRONG, kind=kind)
+    assert state["status"] == "answered" and state["answer"] in state["choices"]
+    assert state["settings"]["guided"] and not free["settings"]["guided"]
+    assert setup.run(WRONG, kind=kind, choices=None)["answer"] == "a cow", "an open question is free"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_answer_that_is_asked_for_is_guided_too(setup, kind):
+    script = {**ASK_FOREVER, "<answer>": "<seg>2.0, 4.0</seg>"}
+    state = setup.run(script, kind=kind, control="off")
+    assert text(state).startswith("<think><seg>2.0, 4.0</seg></think><answer>")
+    assert state["budget_exhausted"] and state["answer"] in state["choices"]
+    assert setup.run(script, kind=kind, control="off", guided=False)["status"] == "unparsed"
+
+
+def test_guidance_writes_no_answer_for_a_policy_that_writes_none(setup):
+    never = {**THINK, "<think>": "a dog", "a dog": ["a dog", EOS]}
+    assert setup.run(never)["status"] == "unparsed"
+    short = setup.run(WRONG, budget=Budget(max_new_tokens=3, answer_tokens=1))
+    assert short["status"] == "unparsed", "an answer that the budget cuts off is none"
+
+
+def test_an_answer_that_the_budget_cut_off_is_guided_to_its_end(setup):
+    cut = setup.run(WRONG, budget=Budget(max_new_tokens=4))
+    first, second = (message.text for message in cut["messages"] if isinstance(message, AIMessage))
+    assert first.partition("<answer>")[2] and second and "<answer>" not in second
+    whole = setup.run(WRONG)
+    assert text(cut) == text(whole) and cut["answer"] == whole["answer"] is not None
 
 
 # --- calls ------------------------------------------------------------------------------------------------------
@@ -214,7 +254,9 @@ def test_a_crop_at_the_last_token_is_not_heard(setup):
 
 
 def test_a_policy_that_will_not_answer_is_asked_once(setup):
-    state = setup.run({**ASK_FOREVER, "<answer>": "<seg>2.0, 4.0</seg>"}, budget=Budget(max_relistens=1))
+    state = setup.run(
+        {**ASK_FOREVER, "<answer>": "<seg>2.0, 4.0</seg>"}, budget=Budget(max_relistens=1), guided=False
+    )
     assert state["status"] == "unparsed" and state["budget_exhausted"]
     assert sum(isinstance(m, HumanMessage) for m in state["messages"]) == 2
 
@@ -303,7 +345,7 @@ async def test_streaming_messages_changes_nothing(setup):
 
 
 async def test_all_ways_of_calling_give_the_same_and_batches_are_batched(setup):
-    context = setup.context(UNSURE, sure=2.0, temperature=1.0, seed=5, budget=Budget(max_new_tokens=20))
+    context = setup.context(UNSURE, sure=2.0, temperature=1.0, seed=7, budget=Budget(max_new_tokens=20))
     states = [setup.state(run=run) for run in range(6)]
     alone = [setup.graph.invoke(state, context=context) for state in states]
     assert len({text(state) for state in alone}) > 1, "runs differ"
