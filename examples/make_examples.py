@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echo_agent.finetune.data.detail import difficulty
 from echo_agent.finetune.data.questions import FAMILIES, ask
 from echo_agent.finetune.data.scenes import RATE, SoundBank, make_scene, read_clips
-from echo_agent.finetune.data.testset import difficulty, taught
+from echo_agent.finetune.data.testset import taught
 
 RECORDINGS = 12
 CLOSE = ("digit_sequence", "word", "digit", "count")

@@ -26,7 +26,8 @@ PEAK = 0.9
 MAX_SECONDS = 6.0
 MIN_SECONDS = 0.03
 MAX_WINDOWS = 3
-_SILENCE_DB = -45.0
+SILENCE = 10 ** (-45 / 20)
+"""What lies this far below the peak counts as silence (45 dB)."""
 _FRAME_SECONDS = 0.01
 _FADE_SECONDS = 0.05
 
@@ -60,11 +61,16 @@ def tidy(wave: Wave) -> Wave:
     peak = float(np.abs(wave).max())
     if peak < 1e-4:
         return np.zeros(0, np.float32)
+    kept = wave[audible(wave, peak * SILENCE)]
+    return (kept * (PEAK / peak)).astype(np.float32)
+
+
+def audible(wave: Wave, floor: float) -> slice:
+    """From the first to the last 10 ms in which a sample reaches `floor`; empty where none does."""
     frame = int(_FRAME_SECONDS * SAMPLE_RATE)
     padded = np.pad(np.abs(wave), (0, -len(wave) % frame))
-    loud = np.flatnonzero(padded.reshape(-1, frame).max(axis=1) >= peak * 10 ** (_SILENCE_DB / 20))
-    kept = wave[loud[0] * frame : (loud[-1] + 1) * frame]
-    return (kept * (PEAK / peak)).astype(np.float32)
+    loud = np.flatnonzero(padded.reshape(-1, frame).max(axis=1) >= floor)
+    return slice(int(loud[0]) * frame, (int(loud[-1]) + 1) * frame) if len(loud) else slice(0, 0)
 
 
 def windows(wave: Wave) -> list[Wave]:

@@ -16,14 +16,30 @@ from pathlib import Path
 import numpy as np
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.records import Event, EventKind
-
-RATE = 16000
+from echo_agent.finetune.data.records import Event, EventKind, Voice
+from echo_agent.finetune.data.speech import GENDERS
+from echo_agent.finetune.data.variations import (
+    RATE,
+    coloured,
+    fade,
+    impulse,
+    looped,
+    loudness,
+    resample,
+    reverberated,
+    scaled,
+    sequence,
+    strike,
+    vary,
+)
 
 SEQUENCE_LABELS = frozenset({"typing", "footsteps"})
 """Labels whose clips are single presses or steps: always laid several in a row, never counted."""
 BURST_LABELS = frozenset({"drum", "clapping", "beep", "bell", "chopping", "sword", "dog", "gunshot"})
 """Labels that may be struck a countable number of times."""
+
+COLUMNS = ("path", "label", "kind", "package", "voice", "source", "licence", "split", "pitch")
+"""Columns that a bank's manifest must have; ``gender`` may be missing and is looked up then."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,35 @@ class Clip:
     voice: str
     source: str
     licence: str
-    samples: np.ndarray
+    samples: np.ndarray = field(repr=False)
+    pitch: int = -1
+    """MIDI pitch of a note, otherwise -1."""
+    gender: Voice = ""
+    """Whether a woman or a man speaks; empty where nobody does or it is not known."""
+
+    @property
+    def instrument(self) -> str:
+        """What a note is played on: its source without the pitch."""
+        return self.source.rpartition(":")[0]
+
+
+@dataclass(frozen=True)
+class Take:
+    """What is laid down as one event: its samples, and all that is known of it but its place and level."""
+
+    label: str
+    kind: EventKind
+    samples: np.ndarray = field(repr=False)
+    clips: tuple[Clip, ...] = field(repr=False)
+    """What it is made of."""
+    content: tuple[str, ...] = ()
+    hits: int = 1
+    pitches: tuple[int, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of its clips, sorted."""
+        return tuple(sorted({clip.source for clip in self.clips}))
 
 
 @dataclass(frozen=True)
@@ -45,6 +89,8 @@ class Scene:
 
     samples: np.ndarray = field(repr=False)
     events: tuple[Event, ...]
+    licences: tuple[str, ...] = ()
+    """The licences of all clips in it, background included, sorted; only :func:`mixing.mix` tells them."""
 
     @property
     def duration(self) -> float:
@@ -105,6 +151,9 @@ def read_clips(folder: Path, splits: Sequence[str], speech_splits: Sequence[str]
         rows = parquet.read_table(path).to_pylist()
     except (OSError, arrow.ArrowInvalid) as error:
         raise DataError(f"{path} cannot be read, build the bank anew: {error}") from error
+    missing = [name for name in COLUMNS if rows and name not in rows[0]]
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}: build the bank anew")
     clips = []
     for row in rows:
         if row["split"] not in (spoken if row["kind"] in ("digit", "word") else splits):
@@ -116,7 +165,8 @@ def read_clips(folder: Path, splits: Sequence[str], speech_splits: Sequence[str]
                 f"{path} names a clip that cannot be read, build the bank anew: {error}"
             ) from error
         fields = (row[name] for name in ("label", "kind", "package", "voice", "source", "licence"))
-        clips.append(Clip(*fields, samples))
+        gender = row.get("gender") or GENDERS.get(row["voice"], "")
+        clips.append(Clip(*fields, samples, row["pitch"], gender))
     return clips
 
 
@@ -154,7 +204,7 @@ def make_scene(
     used: set[str] = set()
     free = duration - 2 * margin
     for _ in range(wanted):
-        event, samples = _draw_event(bank, rng, speech, bursts, used, repeat)
+        event, samples = _levelled(_draw(bank, rng, speech, bursts, used, repeat), rng)
         length = len(samples) / RATE
         if length + 0.25 > free:
             continue
@@ -185,13 +235,42 @@ def make_scene(
     return Scene((mix * min(1.0, 0.97 / peak)).astype(np.float32), tuple(events))
 
 
-def _draw_event(
+def phrase(
+    bank: SoundBank,
+    rng: np.random.Generator,
+    rates: tuple[float, float] = (0.92, 1.1),
+    pauses: tuple[float, float] = (0.02, 0.15),
+) -> Take:
+    """Three or four spoken digits, or three words, in one voice.
+
+    Args:
+        bank: It has digits or words.
+        rng: Source of every choice.
+        rates: How fast they are played.
+        pauses: Seconds between them.
+    """
+    digits = not bank.words or (rng.random() < 0.6 and bool(bank.digits))
+    voices = bank.digits if digits else bank.words
+    names = sorted(voices)
+    voice = voices[names[int(rng.integers(len(names)))]]
+    labels = sorted(voice)
+    if digits:
+        said = [labels[int(i)] for i in rng.integers(len(labels), size=int(rng.integers(3, 5)))]
+    else:
+        said = [labels[int(i)] for i in rng.permutation(len(labels))[:3]]
+    clips = tuple(voice[word][int(rng.integers(len(voice[word])))] for word in said)
+    rate, pause = rng.uniform(*rates), rng.uniform(*pauses)
+    samples = sequence([resample(clip.samples, rate) for clip in clips], pause * RATE)
+    return Take("voice", "digits" if digits else "words", samples, clips, tuple(said))
+
+
+def _draw(
     bank: SoundBank, rng: np.random.Generator, speech: float, bursts: float, used: set[str], repeat: float
-) -> tuple[Event, np.ndarray]:
-    """One event with its samples, not yet on the timeline."""
+) -> Take:
+    """What is heard next."""
     draw = rng.random()
     if draw < speech:
-        return _phrase(bank, rng)
+        return phrase(bank, rng)
     burst = draw < speech + bursts
     labels = (sorted(BURST_LABELS & set(bank.sounds)) if burst else []) or sorted(bank.sounds)
     fresh = [label for label in labels if label not in used]
@@ -200,125 +279,31 @@ def _draw_event(
     clips = bank.sounds[label]
     clip = clips[int(rng.integers(len(clips)))]
     if clip.kind == "note" and rng.random() < 0.6:
-        same = [
-            c
-            for c in clips
-            if c.kind == "note" and c.source.rsplit(":", 1)[0] == clip.source.rsplit(":", 1)[0]
-        ]
+        same = [c for c in clips if c.kind == "note" and c.instrument == clip.instrument]
         notes = [same[int(i)] for i in rng.integers(len(same), size=int(rng.integers(2, 4)))]
-        parts = [_vary(note, rng, tempo=False)[: int(0.7 * RATE)] for note in notes]
-        return _event(label, "notes", rng, _sequence(parts, 0.02 * RATE), notes)
+        parts = [vary(note.samples, rng, speeds=None)[: int(0.7 * RATE)] for note in notes]
+        return Take(label, "notes", sequence(parts, 0.02 * RATE), tuple(notes))
     if label in SEQUENCE_LABELS or (label in BURST_LABELS and (burst or rng.random() < 0.4)):
         hits = int(rng.integers(4, 9)) if label in SEQUENCE_LABELS else int(rng.integers(2, 7))
         period = rng.uniform(0.3, 0.5) * RATE
-        struck = _vary(clip, rng)[: int(0.9 * RATE)]
+        struck = vary(clip.samples, rng)[: int(0.9 * RATE)]
         if label in SEQUENCE_LABELS:
             period *= 0.6
-        parts = [struck * rng.uniform(0.8, 1.0) for _ in range(hits)]
         kind: EventKind = "sound" if label in SEQUENCE_LABELS else "burst"
-        return _event(label, kind, rng, _struck(parts, period, rng), [clip], hits=hits)
-    samples = _vary(clip, rng)
+        return Take(label, kind, strike(struck, hits, period, rng), (clip,), hits=hits)
+    samples = vary(clip.samples, rng)
     longest = int(rng.uniform(2.0, 4.0) * RATE)
-    return _event(label, "sound", rng, _fade(samples[:longest]), [clip])
+    return Take(label, "sound", fade(samples[:longest]), (clip,))
 
 
-def _phrase(bank: SoundBank, rng: np.random.Generator) -> tuple[Event, np.ndarray]:
-    """Two to four spoken digits, or two or three words, in one voice."""
-    kinds: list[EventKind] = ["digits"] if not bank.words or rng.random() < 0.6 else ["words"]
-    voices = bank.digits if kinds[0] == "digits" else bank.words
-    names = sorted(voices)
-    voice = voices[names[int(rng.integers(len(names)))]]
-    labels = sorted(voice)
-    count = int(rng.integers(3, 5)) if kinds[0] == "digits" else 3
-    if kinds[0] == "words":
-        said = [labels[int(i)] for i in rng.permutation(len(labels))[:count]]
-    else:
-        said = [labels[int(i)] for i in rng.integers(len(labels), size=count)]
-    clips = [voice[word][int(rng.integers(len(voice[word])))] for word in said]
-    tempo, gap = rng.uniform(0.92, 1.1), rng.uniform(0.02, 0.15) * RATE
-    parts = [_resample(clip.samples, tempo) for clip in clips]
-    return _event("voice", kinds[0], rng, _sequence(parts, gap), clips, content=tuple(said))
-
-
-def _event(
-    label: str,
-    kind: EventKind,
-    rng: np.random.Generator,
-    samples: np.ndarray,
-    clips: Sequence[Clip],
-    content: tuple[str, ...] = (),
-    hits: int = 1,
-) -> tuple[Event, np.ndarray]:
-    """Set level and room of an event's samples and describe it; its place is given later."""
+def _levelled(take: Take, rng: np.random.Generator) -> tuple[Event, np.ndarray]:
+    """Set level and room of a take and describe it; its place is given later."""
+    samples = take.samples
     if rng.random() < 0.25:
-        samples = _room(samples, rng)
-    loud = np.sort(np.abs(samples))[-max(1, len(samples) // 4) :]
-    level = float(np.sqrt(np.mean(loud**2))) + 1e-6
+        samples = reverberated(samples, impulse(rng))
     target = 10 ** (rng.uniform(-24, -12) / 20)
-    samples = np.clip(samples * (target / level), -0.95, 0.95)
-    return Event(label, kind, 0.0, 0.0, content, hits, tuple(sorted({c.source for c in clips}))), samples
-
-
-def _vary(clip: Clip, rng: np.random.Generator, tempo: bool = True) -> np.ndarray:
-    """A clip at a slightly other pitch and tempo, at times band-limited."""
-    samples = clip.samples
-    if tempo:
-        samples = _resample(samples, rng.uniform(0.88, 1.14))
-    if rng.random() < 0.3:
-        samples = _low_pass(samples, rng.uniform(2500, 6500))
-    return samples
-
-
-def _resample(samples: np.ndarray, factor: float) -> np.ndarray:
-    """Play ``factor`` times as fast."""
-    size = max(2, int(len(samples) / factor))
-    return np.interp(np.arange(size) * factor, np.arange(len(samples)), samples).astype(np.float32)
-
-
-def _low_pass(samples: np.ndarray, cutoff: float) -> np.ndarray:
-    """Gentle low-pass at ``cutoff`` Hz in the frequency domain."""
-    spectrum = np.fft.rfft(samples)
-    frequencies = np.fft.rfftfreq(len(samples), 1 / RATE)
-    return np.fft.irfft(spectrum / (1 + (frequencies / cutoff) ** 8), len(samples)).astype(np.float32)
-
-
-def _room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A small synthetic room: exponentially decaying noise as its response."""
-    decay = rng.uniform(0.1, 0.4)
-    size = int(decay * RATE)
-    response = rng.standard_normal(size) * np.exp(-6.9 * np.arange(size) / size)
-    response *= rng.uniform(0.1, 0.4) / np.sqrt(np.sum(response**2))
-    response[0] = 1.0
-    total = len(samples) + size // 2
-    n = 1 << (len(samples) + size - 1).bit_length()
-    wet = np.fft.irfft(np.fft.rfft(samples, n) * np.fft.rfft(response, n), n)
-    return wet[:total].astype(np.float32)
-
-
-def _fade(samples: np.ndarray, seconds: float = 0.03) -> np.ndarray:
-    """Fade the end out, so that a cut does not click."""
-    samples = samples.copy()
-    size = min(len(samples), int(seconds * RATE))
-    samples[-size:] *= np.linspace(1, 0, size, dtype=np.float32)
-    return samples
-
-
-def _sequence(parts: Sequence[np.ndarray], gap: float) -> np.ndarray:
-    """Parts one after another, ``gap`` samples apart."""
-    silence = np.zeros(int(gap), np.float32)
-    joined: list[np.ndarray] = []
-    for part in parts:
-        joined += [_fade(part), silence]
-    return np.concatenate(joined[:-1])
-
-
-def _struck(parts: Sequence[np.ndarray], period: float, rng: np.random.Generator) -> np.ndarray:
-    """Parts laid over each other at about equal distances of ``period`` samples."""
-    starts = [int(i * period + rng.uniform(-0.06, 0.06) * period * (i > 0)) for i in range(len(parts))]
-    total = np.zeros(max(s + len(p) for s, p in zip(starts, parts, strict=True)), np.float32)
-    for start, part in zip(starts, parts, strict=True):
-        total[start : start + len(part)] += part
-    return total
+    samples = np.clip(samples * (target / loudness(samples)), -0.95, 0.95)
+    return Event(take.label, take.kind, 0.0, 0.0, take.content, take.hits, take.sources), samples
 
 
 def _background(bank: SoundBank, rng: np.random.Generator, size: int) -> np.ndarray:
@@ -326,11 +311,5 @@ def _background(bank: SoundBank, rng: np.random.Generator, size: int) -> np.ndar
     level = 10 ** (rng.uniform(-62, -42) / 20)
     if bank.backgrounds and rng.random() < 0.35:
         clip = bank.backgrounds[int(rng.integers(len(bank.backgrounds)))].samples
-        start = int(rng.integers(len(clip)))
-        noise = np.resize(np.roll(clip, -start), size)
-    else:
-        spectrum = np.fft.rfft(rng.standard_normal(size))
-        slope = rng.uniform(0.0, 1.0)
-        spectrum[1:] /= np.arange(1, len(spectrum)) ** slope
-        noise = np.fft.irfft(spectrum, size)
-    return (noise * (level / (np.sqrt(np.mean(noise**2)) + 1e-9))).astype(np.float32)
+        return scaled(looped(clip, int(rng.integers(len(clip))), size), level)
+    return scaled(coloured(rng, size), level)

@@ -20,6 +20,7 @@ import numpy as np
 
 from echo_agent.errors import MissingExtraError
 from echo_agent.finetune.data.clips import Wave, decode, to_mono_16k
+from echo_agent.finetune.data.records import Voice
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WORDS = tuple(
@@ -39,6 +40,13 @@ ESPEAK_VOICES = (  # espeak-ng 1.51 ignores variants of plain en-gb, hence en-gb
 )
 PIPER_VOICE = "joe"
 REAL_VOICE = "asterisk"
+_MEN = ("kal", "awb", "rms", "en-us", "en-us+m3", "en-us+m7", "en-gb", "en-gb-scotland", PIPER_VOICE)
+_WOMEN = ("slt", "en-us+f2", "en-gb-x-rp+f4", "en-gb-scotland+f3", REAL_VOICE)
+GENDERS: dict[str, Voice] = {
+    **dict.fromkeys(_MEN, "man"),
+    **dict.fromkeys(_WOMEN, "woman"),
+}
+"""Whether a voice is heard as a woman's or a man's; voices that are not listed are not known."""
 
 _PROMPTS = "asterisk-core-sounds-en-wav/usr/share/asterisk/sounds/en_US_f_Allison/digits"
 _FLITE_RENDERINGS = ((1.0, 0), (0.85, 12), (1.2, -10))  # duration stretch, shift of the mean pitch in Hz

@@ -8,15 +8,14 @@ scenes, these are mixed on one continuous timeline: nothing in them is aligned t
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from echo_agent.errors import DataError
+from echo_agent.finetune.data.detail import difficulty
 from echo_agent.finetune.data.questions import FAMILIES, SOUNDS, ask
 from echo_agent.finetune.data.scenes import RATE, SoundBank, make_scene
 
@@ -42,10 +41,6 @@ SETS = (
     TestSet("unseen-package", "unseen_package", "test", 200),
     TestSet("unseen-voice", "test", "unseen_voice", 200),
 )
-
-DETAIL_FROM: Mapping[str, float] = {"count": 16, "digit_sequence": 41, "word": 75, "digit": 84}
-"""Seconds of recording from which a question of a family is about *detail*: there a probe that is told where to look
-reads at least 25 points less from the first listen than from a closer one (``benchmarks/results/bottleneck.json``)."""
 
 
 def build_testset(bank_folder: Path, out: Path, test: TestSet, *, seed: int = 0, per_scene: int = 6) -> Path:
@@ -101,11 +96,6 @@ def build_testset(bank_folder: Path, out: Path, test: TestSet, *, seed: int = 0,
             number += 1
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def difficulty(family: str, duration: float) -> str:
-    """``detail`` where the gate says that the first listen is not enough, else ``plain``."""
-    return "detail" if duration >= DETAIL_FROM.get(family, math.inf) else "plain"
 
 
 def taught(bank: SoundBank) -> SoundBank:

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 
 from echo_agent.errors import DataError
+from echo_agent.finetune.data.detail import DETAIL_FROM, difficulty
 from echo_agent.finetune.data.questions import FAMILIES
 from echo_agent.finetune.data.scenes import SoundBank
-from echo_agent.finetune.data.testset import DETAIL_FROM, SETS, TestSet, build_testset, difficulty, taught
+from echo_agent.finetune.data.testset import SETS, TestSet, build_testset, taught
 from echo_agent.rows import Row, read_rows
 from tests.finetune.small import make_clips, write_bank
 

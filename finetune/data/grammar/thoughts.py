@@ -1,0 +1,89 @@
+"""Reasoning in words: where things are, by the first listen; a call to hear a span again; what is heard there.
+
+A span is named before what is in it is spoken about, and what follows a call goes on in the same sentence. In long
+recordings a first call hears a wide stretch, and a second one the place in it: the first listen of ten minutes cannot
+tell a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from echo_agent.dialects import InlineDialect
+from echo_agent.finetune.data.grammar.draft import Draft, Look
+from echo_agent.finetune.data.records import Event, Record
+
+FOUND = (
+    "I hear the {what} around second {t}",
+    "At {t} s I hear the {what}",
+    "Around {t} s I hear the {what}",
+    "From {t} s on I hear the {what}",
+    "Second {t} has the {what}",
+)
+ABSENT = ("I hear no {what}", "There is no {what}", "Nothing sounds like {what}")
+CALL = ("; I listen there again", "; once more", "; let me hear that again", "; closer")
+WIDE = ("; I listen to that stretch", "; first the wider stretch", "; let me hear more of it")
+THEN = (" and in it, near {t} s,", " where around {t} s it comes,", " so near {t} s")
+HEARD = (" and hear {heard}", " there: {heard}", " it is {heard}", " now I hear {heard}")
+AGAIN = (" and hear the {what}", " yes, the {what}", " there: the {what}")
+CLOSE = (" So: {answer}.", " Hence {answer}.", " The answer is {answer}.", " That is: {answer}.", "")
+
+LONG = 150.0
+"""Seconds from which on a place is first heard in a wider stretch."""
+MARGIN = 0.5
+"""Seconds before and after what is heard again, at least."""
+
+
+def spans(event: Event, record: Record, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Where to listen for an event: in a long recording a wide stretch first, then the place."""
+    near = _within(math.floor(event.onset - MARGIN), math.ceil(event.offset + MARGIN), record.duration)
+    if record.duration < LONG:
+        return [near]
+    width = max(20.0, record.duration / 8)
+    start = math.floor(event.onset - rng.uniform(0.1, 0.9) * max(0.0, width - (near[1] - near[0])))
+    return [_within(start, math.ceil(start + width), record.duration), near]
+
+
+def _within(start: float, end: float, duration: float) -> tuple[float, float]:
+    return (max(0, start), end if end <= duration else round(duration, 1))
+
+
+def reasoning(draft: Draft, record: Record, rng: np.random.Generator, *, listens: bool) -> str:
+    """The thought that leads to a draft's answer; with calls where it ``listens``."""
+    sentences = [_said(rng, ABSENT, what=label) + "." for label in draft.absent]
+    again = _again(draft) if listens else set()
+    for look in draft.looks:
+        event = record.events[look.event]
+        what = "voice" if event.label == "voice" else event.label
+        text = _said(rng, FOUND, what=what, t=f"{event.onset:.0f}")
+        if look.event in again:
+            text += _calls(look, event, record, rng, what)
+        elif look.heard:
+            text += f": {look.heard}"
+        sentences.append(text + ".")
+    return " ".join(sentences) + _said(rng, CLOSE, answer=draft.answer)
+
+
+def _again(draft: Draft) -> set[int]:
+    """Events that are heard again: those that a closer listen tells something of, else those that must be heard."""
+    telling = {look.event for look in draft.looks if look.heard}
+    looked = {look.event for look in draft.looks}
+    return telling or (set(draft.gold) & looked) or looked
+
+
+def _calls(look: Look, event: Event, record: Record, rng: np.random.Generator, what: str) -> str:
+    """One call or two, and what is heard."""
+    dialect = InlineDialect()
+    *wide, near = spans(event, record, rng)
+    text = ""
+    for span in wide:
+        text += _said(rng, WIDE) + " " + dialect.format_call(*span) + _said(rng, THEN, t=f"{event.onset:.0f}")
+    text += ("" if wide else _said(rng, CALL)) + " " + dialect.format_call(*near)
+    return text + (_said(rng, HEARD, heard=look.heard) if look.heard else _said(rng, AGAIN, what=what))
+
+
+def _said(rng: np.random.Generator, lines: Sequence[str], **slots: str) -> str:
+    return lines[int(rng.integers(len(lines)))].format(**slots)
