@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from echo_agent.finetune.data.cli import app as data
+
 app = typer.Typer(
     help="Make data, and train.", add_completion=False, no_args_is_help=True, rich_markup_mode=None
 )
+app.add_typer(data, name="data")
 
 Bank = Annotated[
     Path, typer.Argument(metavar="BANK", help="Folder of the sound bank (see `echo-agent finetune bank`).")

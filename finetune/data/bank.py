@@ -30,6 +30,7 @@ from echo_agent.finetune.data import instruments, speech
 from echo_agent.finetune.data.clips import SAMPLE_RATE, Wave, decode, fingerprint, tidy, windows, write_clip
 from echo_agent.finetune.data.labels import BACKGROUND_LABELS, split_group
 from echo_agent.finetune.data.packages import CC0, PACKAGES, SoundFile, refuse_reserved, sound_files
+from echo_agent.finetune.data.records import Voice
 from echo_agent.finetune.data.splits import SPLITS, Candidate, split_class, voice_split
 
 _log = logging.getLogger(__name__)
@@ -62,9 +63,11 @@ class Clip:
     """One of `SPLITS`."""
     pitch: int
     """MIDI pitch of a note, otherwise -1."""
+    gender: Voice = ""
+    """Whether a woman or a man speaks; where empty, `speech.GENDERS` may know."""
 
 
-class _Writer:
+class BankWriter:
     """Writes clips and remembers their rows and what has been heard before."""
 
     def __init__(self, out: Path) -> None:
@@ -99,7 +102,7 @@ def build_bank(debs: Path, out: Path, workers: int = 2) -> list[Clip]:
     refuse_reserved(debs)
     if (out / MANIFEST).exists():
         raise DataError(f"{out} already holds a bank: remove it or choose another folder")
-    writer = _Writer(out)
+    writer = BankWriter(out)
     present = [package for package in PACKAGES if (debs / package.name).is_dir()]
     if not present:
         raise DataError(f"{debs} holds no package that the bank is made of: fetch them first")
@@ -117,11 +120,18 @@ def build_bank(debs: Path, out: Path, workers: int = 2) -> list[Clip]:
         else:
             _log.warning("%s sounds like another voice or says nothing, and is left out", said.source)
     rows = sorted(writer.rows, key=lambda row: (KINDS.index(row.kind), row.label, row.source, row.path))
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), out / MANIFEST)
+    write_manifest(rows, out)
     return rows
 
 
-def _add_recordings(writer: _Writer, files: Iterable[SoundFile], workers: int) -> None:
+def write_manifest(rows: Iterable[Clip], out: Path) -> None:
+    """Writes the table of a bank, whole or not at all; it comes last, so a folder that has one is a bank."""
+    partial = out / f".{MANIFEST}.partial"
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), partial)
+    partial.rename(out / MANIFEST)
+
+
+def _add_recordings(writer: BankWriter, files: Iterable[SoundFile], workers: int) -> None:
     """Adds real recordings: decode all, drop copies and unreadable files, then split each class by source."""
     kept: dict[str, list[SoundFile]] = defaultdict(list)
     waves: dict[str, Wave] = {}
@@ -161,7 +171,7 @@ def _tidied(file: SoundFile) -> Wave | None:
         return None
 
 
-def _add_notes(writer: _Writer, debs: Path) -> None:
+def _add_notes(writer: BankWriter, debs: Path) -> None:
     """Adds rendered notes; pitches of programs are held out like recordings."""
     by_label: dict[str, dict[str, None]] = defaultdict(dict)
     for note in instruments.notes():

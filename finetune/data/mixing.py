@@ -139,7 +139,9 @@ class _Room:
         gain = 10 ** (rng.uniform(*level_db) / 20) / loudness(samples)
         peak = float(np.abs(samples).max(initial=0.0))
         samples = samples * np.float32(min(gain, 0.95 / max(peak, 1e-6)))
-        samples = samples[audible(samples, max(peak * min(gain, 0.95 / max(peak, 1e-6)) * SILENCE, self.floor))]
+        samples = samples[
+            audible(samples, max(peak * min(gain, 0.95 / max(peak, 1e-6)) * SILENCE, self.floor))
+        ]
         samples = samples[: len(samples) // _TICK * _TICK]
         return replace(take, samples=fade(samples, 0.01)) if len(samples) >= 0.05 * RATE else None
 
@@ -247,9 +249,7 @@ def _pattern(
     if len(labels) < count + 2:
         return None
     chosen = [labels[int(i)] for i in rng.permutation(len(labels))[:count]]
-    drawn = [
-        room.heard(draw_sound(bank, rng, settings, [label]), rng, settings.level_db) for label in chosen
-    ]
+    drawn = [room.heard(draw_sound(bank, rng, settings, [label]), rng, settings.level_db) for label in chosen]
     takes = [take for take in drawn if take is not None]
     if len(takes) < count:
         return None
@@ -285,9 +285,7 @@ _TAKEN = Take("", "sound", np.zeros(0, np.float32), ())
 """Stands for a sound that has become the second of a pair."""
 
 
-def _overlap(
-    first: Take, second: Take, rng: np.random.Generator, bounds: tuple[float, float]
-) -> int | None:
+def _overlap(first: Take, second: Take, rng: np.random.Generator, bounds: tuple[float, float]) -> int | None:
     """Sample of the first sound at which the second starts, or None where the two may not overlap."""
     if first.kind != "sound" or second.kind != "sound" or first.label == second.label:
         return None

@@ -102,20 +102,29 @@ def run_stage(
 
 def read_rows(path: Path) -> Rows:
     """The rows of a stage's file; raises DataError where it is none."""
-    import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    try:
+    with _readable(path):
         return [json.loads(text) for text in parquet.read_table(path, columns=["json"])["json"].to_pylist()]
-    except (OSError, arrow.ArrowInvalid, KeyError, ValueError) as error:
-        raise DataError(f"{path} cannot be read; remove it to make it anew: {error}") from error
 
 
 def stage_settings(path: Path) -> str:
-    """What a finished stage was made with."""
+    """What a finished stage was made with; raises DataError where it is none."""
     import pyarrow.parquet as parquet
 
-    return (parquet.read_schema(path).metadata or {}).get(SETTINGS, b"").decode()
+    with _readable(path):
+        return (parquet.read_schema(path).metadata or {}).get(SETTINGS, b"").decode()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line which file is none of a stage."""
+    import pyarrow as arrow
+
+    try:
+        yield
+    except (OSError, arrow.ArrowInvalid, KeyError, ValueError) as error:
+        raise DataError(f"{path} cannot be read; remove it to make it anew: {error}") from error
 
 
 def _mark(name: str, parts: Sequence[str], settings: Mapping[str, Any]) -> str:

@@ -67,7 +67,11 @@ class TakeSettings(BaseModel):
 
 
 def draw_take(
-    bank: SoundBank, rng: np.random.Generator, settings: TakeSettings, used: Collection[str], barred: Collection[str]
+    bank: SoundBank,
+    rng: np.random.Generator,
+    settings: TakeSettings,
+    used: Collection[str],
+    barred: Collection[str],
 ) -> Take:
     """What is heard next; a share that the bank cannot give goes to sounds, and all of it to speech in a bank of voices.
 
@@ -131,7 +135,11 @@ def burst(clips: Sequence[Clip], rng: np.random.Generator, settings: TakeSetting
         period = rng.uniform(max(0.35, ringing), 0.6) * RATE
         struck = vary(clip.samples, rng, settings.speeds, settings.band, settings.cutoffs)
         return Take(
-            clip.label, "burst", strike(fade(struck[: int(0.9 * RATE)]), hits, period, rng), (clip,), hits=hits
+            clip.label,
+            "burst",
+            strike(fade(struck[: int(0.9 * RATE)]), hits, period, rng),
+            (clip,),
+            hits=hits,
         )
     return None
 

@@ -337,7 +337,11 @@ def pair(scope: Scope) -> Draft | None:
     if again < first + 2 or not all(scope.follows(i, i + 1) for i in (first, again)):
         return None
     answer = f"{twice[0][0]}, then {twice[0][1]}"
-    once = [f"{a}, then {b}" for (a, b), places in rows.items() if len(places) == 1 and a != b]
+    once = [
+        f"{a}, then {b}"
+        for (a, b), places in rows.items()
+        if len(places) == 1 and a != b and scope.follows(places[0], places[0] + 1)
+    ]
     if len(once) < 3:
         return None
     wrong = [once[int(k)] for k in scope.rng.permutation(len(once))[:3]]

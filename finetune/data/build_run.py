@@ -1,0 +1,182 @@
+"""One build from a source to a dataset, and the pictures of it: what the commands ``build`` and ``inspect`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from echo_agent.errors import DataError
+from echo_agent.finetune.data.blind import needs_audio
+from echo_agent.finetune.data.build import QuestionSet, brought, by_split, finish, questions_of
+from echo_agent.finetune.data.card import About
+from echo_agent.finetune.data.dataset import read_samples
+from echo_agent.finetune.data.grammar.composer import FAMILIES, GrammarSettings
+from echo_agent.finetune.data.mixing import SceneSettings
+from echo_agent.finetune.data.records import Record, Sample
+from echo_agent.finetune.data.sources import Form, records_of
+from echo_agent.finetune.data.stages import Progress, run_stage
+
+FEW = 300
+"""Samples below which nothing can be said about what is answered without the audio."""
+DESCRIPTION = {
+    Form.CLIPS: "Scenes mixed from labelled clips, with exact ground truth, and questions about them.",
+    Form.BANK: "Scenes mixed from a sound bank, with exact ground truth, and questions about them.",
+}
+RECORDS = "records"
+"""Name of the stage that holds the records of a build."""
+
+
+class BuildOptions(BaseModel):
+    """What is asked for on the command line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    form: Form
+    audio: Path | None = None
+    questions: int = 1000
+    families: tuple[str, ...] = ()
+    open_share: float = 0.2
+    rl_share: float = 0.3
+    keep_blind: bool = False
+    embed: bool = False
+    seed: int = 0
+    workers: int = 1
+    command: str = ""
+
+
+def run_build(
+    source: Path,
+    out: Path,
+    options: BuildOptions,
+    *,
+    report: Callable[[str], None],
+    progress: Callable[[str], Progress],
+) -> Path:
+    """Build a dataset; returns its folder.
+
+    Raises:
+        DataError: The source cannot be used, the folder was begun with other options, or the disk is full.
+    """
+    unknown = set(options.families) - set(FAMILIES)
+    if unknown:
+        raise DataError(
+            f"--families: there is no {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}"
+        )
+    records = records_of(
+        source,
+        out,
+        options.form,
+        audio=options.audio,
+        questions=options.questions,
+        settings=SceneSettings(),
+        seed=options.seed,
+        workers=options.workers,
+        report=report,
+        progress=progress,
+    )
+    rows = [record.model_dump(mode="json") for record in records]
+    run_stage(out, RECORDS, ["all"], lambda _: rows, settings={"records": [record.id for record in records]})
+    grammar = GrammarSettings(
+        seed=options.seed,
+        families=options.families or FAMILIES,
+        open_share=options.open_share,
+        rl_share=options.rl_share,
+    )
+    samples: list[Sample] = []
+    mixed = options.form in (Form.CLIPS, Form.BANK)
+    most = options.questions if mixed else None
+    for split, some in _tested(records).items():
+        wording = grammar.model_copy(update={"wording": "test"}) if split == "test" else grammar
+        wanted = None if most is None else round(most * len(some) / len(records))
+        samples += questions_of(out, QuestionSet(split, some, wording, wanted), report)
+    own = brought(records)
+    if own:
+        samples += questions_of(out, QuestionSet("brought", records, grammar, samples=own), report)
+    splits = by_split(samples)
+    splits = _thinned(splits, options, report)
+    about = About(
+        name=out.resolve().name,
+        description=DESCRIPTION.get(
+            options.form, f"Questions about the recordings of {source.name} ({options.form})."
+        ),
+        command=options.command,
+        seed=options.seed,
+    )
+    return finish(out, splits, records, about, embed=options.embed)
+
+
+def _tested(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Training and validation records, and those of the test, which are worded otherwise."""
+    from echo_agent.finetune.data.build import split_of
+
+    parts: dict[str, list[Record]] = {}
+    for record in records:
+        parts.setdefault("test" if split_of(record) == "test" else "train", []).append(record)
+    return parts
+
+
+def _thinned(
+    splits: dict[str, list[Sample]], options: BuildOptions, report: Callable[[str], None]
+) -> dict[str, list[Sample]]:
+    """The splits without what can be answered without the audio."""
+    if options.keep_blind:
+        return splits
+    everything = [sample for rows in splits.values() for sample in rows]
+    if len(everything) < FEW:
+        report(f"needs audio: not checked, {len(everything)} questions are too few to learn anything from")
+        return splits
+    kept, dropped = needs_audio(everything, seed=options.seed)
+    report(f"needs audio: {len(dropped)} of {len(everything)} questions dropped")
+    return by_split(kept)
+
+
+def inspect_rows(
+    dataset: Path, out: Path, *, rows: int, split: str, family: str, ids: Sequence[str], seed: int
+) -> int:
+    """Draw rows of a dataset into a picture or a page; returns how many.
+
+    Raises:
+        DataError: There is no dataset, no such row, or the name of the output is that of neither.
+    """
+    from echo_agent.finetune.data.inspection import draw_samples, page
+
+    if out.suffix.lower() not in (".png", ".html"):
+        raise DataError(f"{out}: a name ending in .png or .html is expected")
+    samples = read_samples(dataset, split or None)
+    chosen = [
+        sample
+        for sample in samples
+        if (not family or sample.family == family) and (not ids or sample.id in ids)
+    ]
+    if not chosen:
+        raise DataError(
+            f"{dataset}: no row of that kind; families are {', '.join(sorted({s.family for s in samples}))}"
+        )
+    if not ids:
+        order = np.random.default_rng(seed).permutation(len(chosen))[:rows]
+        chosen = [chosen[int(i)] for i in sorted(order)]
+    records = records_in(dataset)
+    (draw_samples if out.suffix.lower() == ".png" else page)(chosen, records, dataset, out)
+    return len(chosen)
+
+
+def records_in(folder: Path) -> dict[str, Record]:
+    """The records of a build, by id: of all its stages that hold records."""
+    from echo_agent.finetune.data.stages import read_rows
+
+    found: dict[str, Record] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        for row in read_rows(path):
+            if "events" not in row:
+                break
+            try:
+                record = Record.model_validate(row)
+            except ValidationError as error:
+                raise DataError(
+                    f"{path} holds a row that is no record: {error.errors()[0]['msg']}"
+                ) from error
+            found[record.id] = record
+    return found

@@ -1,0 +1,238 @@
+"""``echo-agent finetune data``: banks of sounds, scenes, datasets of questions, pictures of them, and EchoBench."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Make questions that need listening again: from own clips, annotated corpora, or free packages.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that work at once.")]
+Out = Annotated[
+    Path, typer.Argument(metavar="OUT", help="Folder to write to; one that was begun is gone on with.")
+]
+FORMS = "clips, bank, jsonl, jams, audioset, desed, musicbench, avqa"
+
+
+@app.command()
+def bank(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A folder with one folder of clips per label, or a CSV (path,label)."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the sound bank to.")],
+    free: Annotated[
+        bool,
+        typer.Option(
+            "--free", help="Make it of free packages (Debian; 1.2 GB), which are fetched into SOURCE."
+        ),
+    ] = False,
+) -> None:
+    """Build a sound bank: clips that are cut, levelled, rid of copies and split by where they come from."""
+    if free:
+        from echo_agent.finetune.data.bank import build_bank
+        from echo_agent.finetune.data.packages import fetch
+
+        fetch(source)
+        typer.echo(f"{out}: {len(build_bank(source, out))} clips")
+        return
+    from echo_agent.finetune.data.own_bank import bank_from_folder
+
+    _, report = bank_from_folder(source, out)
+    typer.echo(f"{out}: {report}")
+
+
+@app.command()
+def scenes(
+    bank: Annotated[Path, typer.Argument(metavar="BANK", help="Folder of a sound bank.")],
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 100,
+    split: Annotated[
+        str, typer.Option(help="Split of the bank that clips and voices are taken from.")
+    ] = "train",
+    shortest: Annotated[float, typer.Option(min=10, max=600, help="Seconds.")] = 20.0,
+    longest: Annotated[float, typer.Option(min=10, max=600, help="Seconds.")] = 120.0,
+    jams: Annotated[
+        bool, typer.Option("--jams", help="Write a JAMS file beside each recording, too.")
+    ] = False,
+    seed: Seed = 0,
+    workers: Workers = 2,
+) -> None:
+    """Mix scenes with exact ground truth: FLAC, and a table of what is in them."""
+    from pydantic import ValidationError
+
+    from echo_agent.errors import DataError
+    from echo_agent.finetune.data.corpora import write_jams
+    from echo_agent.finetune.data.mixing import SceneSettings
+    from echo_agent.finetune.data.records import Record
+    from echo_agent.finetune.data.scene_files import mix_scenes
+    from echo_agent.finetune.data.stages import read_rows
+
+    try:
+        settings = SceneSettings(duration=(shortest, longest))
+    except ValidationError as error:
+        raise DataError(f"--shortest, --longest: {error.errors()[0]['msg']}") from None
+    with _progress() as progress:
+        path = mix_scenes(
+            bank,
+            out,
+            settings,
+            count=count,
+            seed=seed,
+            splits=[split],
+            workers=workers,
+            progress=progress("mixing"),
+        )
+    if jams:
+        for row in read_rows(path):
+            record = Record.model_validate(row)
+            write_jams((out / record.audio).with_suffix(".jams"), record)
+    typer.echo(f"{path}: {count} scenes")
+
+
+@app.command()
+def build(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Own clips, a sound bank, or annotations of recordings.")
+    ],
+    out: Out,
+    form: Annotated[
+        str, typer.Option(help=f"What SOURCE is: {FORMS}; told by itself where that can be.")
+    ] = "",
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of the recordings that the annotations name.")
+    ] = None,
+    questions: Annotated[int, typer.Option(min=1, help="How many, where scenes are mixed for them.")] = 1000,
+    families: Annotated[
+        str, typer.Option(help="Families that are asked, with commas between; all of them if empty.")
+    ] = "",
+    open_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of questions without choices.")
+    ] = 0.2,
+    rl_share: Annotated[float, typer.Option(min=0, max=1, help="Share without reasoning, left to RL.")] = 0.3,
+    keep_blind: Annotated[
+        bool, typer.Option("--keep-blind", help="Keep what can be answered without the audio.")
+    ] = False,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Put the recordings into the Parquet files.")
+    ] = False,
+    seed: Seed = 0,
+    workers: Workers = 2,
+) -> None:
+    """Make a dataset of questions with reasoning that listens again; ends with a folder for `load_dataset`."""
+    from echo_agent.errors import DataError
+    from echo_agent.finetune.data.build_run import BuildOptions, run_build
+    from echo_agent.finetune.data.sources import Form, form_of
+
+    if form and form not in list(Form):
+        raise DataError(f"--form {form!r}: there are {FORMS}")
+    options = BuildOptions(
+        form=Form(form) if form else form_of(source),
+        audio=audio,
+        questions=questions,
+        families=tuple(name.strip() for name in families.split(",") if name.strip()),
+        open_share=open_share,
+        rl_share=rl_share,
+        keep_blind=keep_blind,
+        embed=embed,
+        seed=seed,
+        workers=workers,
+        command=_command(),
+    )
+    with _progress() as progress:
+        made = run_build(source, out, options, report=_tell, progress=progress)
+    typer.echo(made)
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that `build` or `bench` wrote.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Picture (.png) or page (.html) to write.")],
+    rows: Annotated[int, typer.Option(min=1, help="How many rows, drawn by chance.")] = 6,
+    split: Annotated[str, typer.Option(help="Only of this split.")] = "",
+    family: Annotated[str, typer.Option(help="Only of this family.")] = "",
+    ids: Annotated[str, typer.Option(help="These rows, with commas between.")] = "",
+    seed: Seed = 0,
+) -> None:
+    """Draw rows: waveform, events, what must be heard and what is heard again, question, choices, reasoning."""
+    from echo_agent.finetune.data.build_run import inspect_rows
+
+    chosen = tuple(name.strip() for name in ids.split(",") if name.strip())
+    count = inspect_rows(dataset, out, rows=rows, split=split, family=family, ids=chosen, seed=seed)
+    typer.echo(f"{out}: {count} rows")
+
+
+@app.command()
+def bench(
+    out: Out,
+    bank: Annotated[
+        Path | None, typer.Option(help="Sound bank to mix from; fetched and built in OUT if none.")
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes of the training set.")] = 6000,
+    seed: Seed = 0,
+    workers: Workers = 2,
+) -> None:
+    """Build EchoBench: train, validation and the tests core, unseen and long; ends with a folder for `load_dataset`."""
+    from echo_agent.finetune.data.bank import build_bank
+    from echo_agent.finetune.data.echobench import build_bench
+    from echo_agent.finetune.data.packages import fetch
+
+    if bank is None:
+        bank = out / "bank"
+        if not (bank / "manifest.parquet").exists():
+            _tell("fetching the free packages (1.2 GB) and building the sound bank")
+            fetch(out / "debs")
+            _tell(f"{bank}: {len(build_bank(out / 'debs', bank))} clips")
+    with _progress() as progress:
+        made = build_bench(
+            bank,
+            out,
+            scenes=scenes,
+            seed=seed,
+            workers=workers,
+            command=_command(),
+            report=_tell,
+            progress=progress,
+        )
+    typer.echo(made)
+
+
+def _command() -> str:
+    """The command as it was given, with the paths' last parts only: where it ran is nobody's business."""
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    return shlex.join(["echo-agent", *words])
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Bars on stderr, one per stage; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+
+        def stage(name: str) -> Callable[[int, int], None]:
+            task: Any = bar.add_task(name, total=None)
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        yield stage

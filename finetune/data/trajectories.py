@@ -1,0 +1,157 @@
+"""Samples as trajectories: what the policy would have in its context, had it written a sample's reasoning itself.
+
+The question is rendered as the chat model renders it. The reasoning is cut after each call, and each stretch is
+tokenised on its own: these tokens are *sampled*, and learned. After each call the tool's reply and the crop's audio are
+put in as the listening graph does it, by the tool's own checks: these are *tool* tokens, and given. So a run of the
+graph whose policy writes the same text has the same ids, origins and audio; only the end of turn is added, which a run
+does not need after ``</answer>``.
+
+Nothing is learned that a run could not go on from: a call that the tool refuses is an error here, not an example.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echo_agent.answers import ANSWER, ANSWER_END, extract_answer
+from echo_agent.dialects import SEG, THINK, THINK_END, Call, Dialect, InlineDialect, Parsed
+from echo_agent.errors import ContextError, DataError
+from echo_agent.families.base import Family, Piece
+from echo_agent.finetune.data.records import Sample
+from echo_agent.recording import AudioRef, Transform
+from echo_agent.tools.relisten import check_call
+from echo_agent.trajectory import Origin, Segment, Trajectory
+
+_WRITTEN = InlineDialect()
+"""How calls are written in the reasoning of samples."""
+_NUMBER = re.compile(r"[-+.\d]+")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the policy wrote in a trajectory."""
+
+    reasoning: str
+    """The thought with its calls as a sample holds it."""
+    answer: str
+    heard: tuple[AudioRef, ...]
+    """What was heard again, in order."""
+
+
+def to_trajectory(sample: Sample, family: Family, dialect: Dialect, recording: AudioRef) -> Trajectory:
+    """The trajectory in which the policy answers a sample with its reasoning and its (first) right answer.
+
+    Args:
+        sample: A sample with reasoning.
+        family: Whose tokens it becomes.
+        dialect: How calls and replies are written.
+        recording: The whole of the sample's recording: ``store.add(Recording.open(path))``.
+
+    Raises:
+        DataError: The reasoning is missing, holds an answer or control tokens, or a call that the tool refuses.
+        ContextError: The family cannot write the dialect, or the trajectory is longer than its context.
+        RecordingTooLongError: The family cannot hear the recording.
+    """
+    answer = next(text for text in sample.right if text.strip())
+    if not sample.reasoning.strip():
+        raise _unfit(sample, "it has no reasoning to learn from")
+    *calls, last = _stretches(sample)
+    if extract_answer(f"{ANSWER}{answer}{ANSWER_END}") != answer:
+        raise _unfit(sample, f"the answer {answer!r} cannot be written between {ANSWER} and {ANSWER_END}")
+    segments = [_given(family, "prompt", dialect.head(family, [recording], sample.question, sample.choices))]
+    heard: list[AudioRef] = []
+    opening = THINK
+    for before, call in calls:
+        assert call is not None  # the last stretch alone has none
+        reply = check_call(call.arguments, [recording], family.limits, heard)
+        if reply.ref is None:
+            raise _unfit(sample, f"the call {call.text} is refused ({reply.observation})")
+        heard.append(reply.ref)
+        segments.append(_sampled(sample, family, f"{opening}{before}{_call(dialect, call)}"))
+        segments.append(_given(family, "tool", dialect.tool_reply(family, reply.observation, reply.ref)))
+        opening = ""
+    end = _sampled(sample, family, f"{opening}{last[0]}{THINK_END}{ANSWER}{answer}{ANSWER_END}")
+    segments.append(Segment(origin="sampled", ids=(*end.ids, family.eos_ids[0])))
+    trajectory = Trajectory().append(*segments)
+    if len(trajectory.ids) > family.context_length:
+        raise ContextError(
+            f"the sample {sample.id!r} takes {len(trajectory.ids)} tokens, but {family.name} holds "
+            f"{family.context_length}: leave it out, or let its reasoning listen less"
+        )
+    return trajectory
+
+
+def from_trajectory(trajectory: Trajectory, family: Family, dialect: Dialect) -> Written:
+    """What was written in a trajectory of :func:`to_trajectory`; exact, up to what a tokenizer does to letter case.
+
+    Numbers of calls come back in the form that :meth:`Dialect.format_call` gives them, where the dialect is not the
+    one that samples are written in.
+
+    Raises:
+        DataError: It is no such trajectory.
+    """
+    text = ""
+    for segment in trajectory.segments:
+        if segment.origin == "sampled":
+            written = family.detokenize([token for token in segment.ids if token not in family.eos_ids])
+            for call in dialect.parse(written).calls:
+                written = written.replace(call.text, _call(_WRITTEN, call))
+            text += written
+    answer = extract_answer(text)
+    thought, closed, _ = text.removeprefix(THINK).rpartition(f"{THINK_END}{ANSWER}")
+    if answer is None or not closed or not text.startswith(THINK):
+        raise DataError(f"the trajectory is not a thought and an answer: {text[:80]!r}")
+    heard = (ref for segment in trajectory.segments if segment.origin == "tool" for ref in segment.audio)
+    return Written(thought, answer, tuple(heard))
+
+
+def _stretches(sample: Sample) -> list[tuple[str, Call | None]]:
+    """The reasoning cut after its calls: text before each with the call, then the rest."""
+    parsed = _WRITTEN.parse(sample.reasoning)
+    if wrong := _fault(sample.reasoning, parsed):
+        raise _unfit(sample, wrong)
+    stretches: list[tuple[str, Call | None]] = []
+    rest = sample.reasoning
+    for call in parsed.calls:
+        before, _, rest = rest.partition(call.text)
+        stretches.append((before, call))
+    return [*stretches, (rest, None)]
+
+
+def _fault(reasoning: str, parsed: Parsed) -> str:
+    """What is wrong with a reasoning, in words; empty where nothing is."""
+    if parsed.invalid:
+        return f"its reasoning holds a call that cannot be read: {parsed.invalid[0].text[:60]!r}"
+    tag = next((tag for tag in (ANSWER, ANSWER_END, THINK, THINK_END) if tag in reasoning), None)
+    return f"its reasoning holds {tag}, which is written around it" if tag else ""
+
+
+def _call(dialect: Dialect, call: Call) -> str:
+    """A call as a dialect writes it; as it stands where it is written so already."""
+    if call.text.startswith(dialect.call_open):
+        return call.text
+    arguments = dict(call.arguments)
+    start, end = arguments.pop("start"), arguments.pop("end")
+    if call.text.startswith(SEG):  # read as floats; seconds without a point stay whole
+        start, end = (int(text) if text.isdigit() else float(text) for text in _NUMBER.findall(call.text)[:2])
+    recording = arguments.pop("recording", 1)
+    return dialect.format_call(start, end, Transform(**arguments), recording)
+
+
+def _given(family: Family, origin: Origin, pieces: Sequence[Piece]) -> Segment:
+    ids, audio = family.render(pieces)
+    return Segment(origin=origin, ids=tuple(ids), audio=tuple(audio))
+
+
+def _sampled(sample: Sample, family: Family, text: str) -> Segment:
+    """One stretch as the policy samples it; raises DataError where it holds what a policy cannot sample."""
+    ids = family.tokenize(text)
+    for token in {*family.banned_ids, *family.eos_ids}.intersection(ids):
+        raise _unfit(sample, f"its text holds the control token {family.detokenize([token])!r}")
+    return Segment(origin="sampled", ids=tuple(ids))
+
+
+def _unfit(sample: Sample, why: str) -> DataError:
+    return DataError(f"the sample {sample.id!r} cannot be learned from: {why}; mend it, or leave it out")
