@@ -112,7 +112,7 @@ def _draw(
     caption: str,
 ) -> None:
     lanes = _lanes(listens, recording.duration)
-    page = _Page()
+    page = Page()
     page.skip(0.34)
     page.write(question, size=15, lines=4)
     if choices:
@@ -242,7 +242,7 @@ def _colour(number: int) -> str:
     return COLOURS[(number - 1) % len(COLOURS)]
 
 
-class _Page:
+class Page:
     """A page that is written from the top down, and laid out once its height is known."""
 
     WIDTH, LEFT, RIGHT = 11.0, 0.75, 0.45

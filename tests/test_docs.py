@@ -1,7 +1,8 @@
 """Every code block in the README and in docs/ runs as written, or says what it needs and is checked.
 
 The blocks of a page are one session, from top to bottom, in an empty folder that holds a link to ``examples/``: Python
-shares its names, and the commands ``ask``, ``models`` and ``eval`` run in this process (other tests install and make).
+shares its names, and the commands ``ask``, ``models``, ``eval`` and the quick ones of ``finetune data`` run in this
+process (other tests install and make).
 A block under ``<!-- needs: ... -->`` (a GPU, the hub, a long download) is not run: what its Python imports from here,
 and its commands and options, must exist.
 """
@@ -31,6 +32,8 @@ from echo_agent.finetune.cli import app as finetune
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]+) -->\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+QUICK = [["data", verb] for verb in ("bank", "scenes", "build", "inspect")]
+"""Verbs of finetune that a page may run."""
 KINDS = {"python", "bash", "text", "json"}
 
 
@@ -82,7 +85,9 @@ def test_a_page_says_what_it_needs(page: Path) -> None:
     """Checked apart, so that no test ever downloads or trains."""
     for block in blocks(page):
         long = [
-            words for words in block.commands if words[:2] == ["echo-agent", "finetune"] or "--model" in words
+            words
+            for words in block.commands
+            if (words[:2] == ["echo-agent", "finetune"] and words[2:4] not in QUICK) or "--model" in words
         ]
         assert block.needs or not long
 
@@ -106,6 +111,7 @@ def test_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                         "ask",
                         "models",
                         "eval",
+                        "finetune",
                     ):  # 3: the small model may write what is no answer
                         assert main(arguments) in (0, 3), f"{page.name}:{block.line}: {arguments}"
     finally:
@@ -149,6 +155,8 @@ def check_ours(words: list[str]) -> None:
     verb: Any = typer.main.get_command(app)
     if words[0] == "finetune":
         verb, words = typer.main.get_command(finetune), words[1:]
+    if words[0] == "data" and "data" in verb.commands:
+        verb, words = verb.commands["data"], words[1:]
     verb, words = verb.commands[words[0]], words[1:]
     options = {name: option for option in verb.params for name in [*option.opts, *option.secondary_opts]}
     wanted = sum(not name.startswith("-") for name in options)

@@ -141,7 +141,10 @@ def _loading(splits: Splits, embedded: bool) -> str:
     )
     listed = ", ".join(f"`{name}.jsonl`" for name in tests)
     evaluate = f" The tests are also rows for `echo-agent eval`: {listed}." if tests else ""
-    code = f'from datasets import load_dataset\n\nsamples = load_dataset("path/to/this/folder", split="{next(iter(splits))}")'
+    first = next(iter(splits))
+    code = (
+        f'from datasets import load_dataset\n\nsamples = load_dataset("path/to/this/folder", split="{first}")'
+    )
     return f"```python\n{code}\n```\n\n{where}{evaluate}"
 
 
@@ -233,7 +236,7 @@ def _sources(records: Sequence[Record]) -> str:
     licences = _counted(records, lambda record: record.licence.split("; "))
     sources = _counted(records, lambda r: [s.partition(":")[0] for event in r.events for s in event.sources])
     parts = [
-        f"## Sources and licences\n\n{len(records)} recordings. One that is mixed from several sources counts for each.",
+        f"## Sources and licences\n\n{len(records)} recordings. One that is mixed of several sources counts for each.",
         _table(("corpus", "recordings"), corpora),
         _table(("licence", "recordings"), licences),
         _table(("source of sounds", "recordings"), sources[:LISTED]) if sources else "",

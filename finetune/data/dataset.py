@@ -7,8 +7,8 @@
     audio/*.flac           the recordings, which are there before
 
 The column ``audio`` holds the path of the recording relative to the folder, or, where audio is embedded, the recording
-itself with its path, as the audio feature of ``datasets`` has it. Everything is written aside first and moved into place
-when it is whole, the card last: a folder with a card is a whole dataset.
+itself with its path, as the audio feature of ``datasets`` has it. Everything is written aside first and moved into
+place when it is whole, the card last: a folder with a card is a whole dataset.
 """
 
 from __future__ import annotations

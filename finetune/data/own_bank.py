@@ -71,8 +71,8 @@ def bank_from_folder(given: Path, out: Path) -> tuple[list[Clip], BankReport]:
         The rows of the manifest, and what was left out and why.
 
     Raises:
-        DataError: There is nothing to read, the table is malformed, a label is no text to be spoken, no clip is left, or
-            the bank cannot be written.
+        DataError: There is nothing to read, the table is malformed, a label is no text to be spoken, no clip is left,
+            or the bank cannot be written.
     """
     if (out / MANIFEST).exists():
         raise DataError(f"{out} already holds a bank: remove it or choose another folder")

@@ -73,7 +73,7 @@ def draw_take(
     used: Collection[str],
     barred: Collection[str],
 ) -> Take:
-    """What is heard next; a share that the bank cannot give goes to sounds, and all of it to speech in a bank of voices.
+    """What is heard next; a share that the bank cannot give goes to sounds, all of it to speech in a bank of voices.
 
     Args:
         bank: It holds sounds or speech.

@@ -51,9 +51,8 @@ def read_audioset(
     A clip may be called by its segment id, with ``Y`` before it, by video id and start in seconds
     (``b0RFKhbpFJA_30``, ``_000030``), or by the video id alone.
 
-    The labels of the whole file count as known: one that a clip does not have is taken to be absent from it.
-    That is right for unrelated sounds only; whoever asks about absence has to set aside what is akin to a sound that is
-    there (dog, where a bark is marked), since of nested labels only the closest one is marked.
+    Nothing counts as known to be absent: of nested labels only the closest one is marked, so that where a bark is, a
+    dog is not, and a record that said so would be wrong.
 
     Args:
         table: The TSV file.
@@ -75,12 +74,11 @@ def read_audioset(
     segments = marks(rows, places)
     marked = sorted({mark.label for labels in segments.values() for mark in labels if mark.label})
     said = _said(path, marked, Path(names) if names else path.with_name(NAMES))
-    vocabulary = tuple(sorted({said[label] for label in marked if label in said}))
     folder = AudioFolder(audio)
     found = Gathering()
     for segment, labels in segments.items():
         with found.row(f"{path}:{labels[0].line} ({segment})"):
-            found.add(_record(segment, labels, said, folder, vocabulary, split))
+            found.add(_record(segment, labels, said, folder, split))
     return found.done()
 
 
@@ -120,7 +118,6 @@ def _record(
     labels: list[Mark],
     said: dict[str, str],
     folder: AudioFolder,
-    vocabulary: tuple[str, ...],
     split: Split | None,
 ) -> Record:
     """One clip; raises RowError."""
@@ -144,7 +141,6 @@ def _record(
         audio=str(path),
         duration=duration,
         events=fit(events, duration),
-        labels=vocabulary,
         corpus="audioset-strong",
         group=video,
         split=split,

@@ -44,7 +44,7 @@ def test_clips_with_their_events(table: Path) -> None:
         str(table.parent / "audio" / "Ys9d-2nhu_CQ_0.flac"),
     )
     for record in found.records:
-        assert record.labels == ("bark", "male speech", "wind"), "those of the file, not of all names"
+        assert record.labels == (), "labels are nested: what is not marked may be there all the same"
         assert (record.complete, record.corpus, record.split) == (True, "audioset-strong", "test")
         assert "CC-BY-4.0" in record.licence
     assert read_audioset(table, table.parent / "audio", split="test") == found

@@ -1,0 +1,166 @@
+"""``echo-agent finetune data``: from a folder of clips to a dataset, and one clear line for every bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from echo_agent.cli import DEBUG, main
+from echo_agent.finetune.data.build_run import records_in
+from echo_agent.finetune.data.dataset import read_samples
+from echo_agent.finetune.data.judge import judge
+
+LABELS = ("bell", "dog", "car", "drum", "bird", "saw", "door", "wolf", "organ", "kettle")
+Result = tuple[int, str, str]
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.delenv(DEBUG, raising=False)
+
+    def run(*arguments: str | Path | int) -> Result:
+        code = main(["finetune", "data", *map(str, arguments)])
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for label in LABELS:
+        (folder / label).mkdir()
+        soundfile.write(folder / label / "1.wav", 0.5 * rng.uniform(-1, 1, 12000), 16000)
+    return folder
+
+
+def annotated(folder: Path, count: int = 3) -> Path:
+    """Recordings with six events each."""
+    rows = []
+    for number in range(count):
+        soundfile.write(folder / f"{number}.wav", np.zeros(16000 * 40, np.float32) + 0.01, 16000)
+        order = np.random.default_rng(number).permutation(LABELS[:6])
+        events = [
+            {"label": str(label), "onset": 3 + 6 * i, "offset": 5 + 6 * i} for i, label in enumerate(order)
+        ]
+        rows.append({"audio": f"{number}.wav", "events": events, "labels": LABELS})
+    path = folder / "annotated.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def refused(result: Result, message: str) -> None:
+    code, _, err = result
+    assert code == 2, result
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("echo-agent: ") and message in err
+    assert "Traceback" not in err
+
+
+def test_ten_clips_become_two_hundred_sound_questions(run: Run, clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    code, printed, told = run("build", clips, out, "--questions", 200, "--workers", 1)
+    assert (code, printed.strip()) == (0, str(out)), told
+    samples = read_samples(out)
+    assert len(samples) == 200 and {s.split for s in samples} == {"train"}
+    assert not judge(samples, records_in(out)).dropped
+    assert all((out / sample.audio).is_file() for sample in samples)
+    assert "too few clips for validation and test" in told
+    again = run("build", clips, out, "--questions", 200, "--workers", 1)
+    assert again[0] == 0 and read_samples(out) == samples
+    refused(run("build", clips, out, "--questions", 300), "other settings")
+    assert read_samples(out) == samples
+
+
+def test_the_same_seed_gives_the_same_dataset_with_any_number_of_workers(
+    run: Run, clips: Path, tmp_path: Path
+) -> None:
+    outs = [tmp_path / "a", tmp_path / "b"]
+    for out, workers in zip(outs, (1, 2), strict=True):
+        assert run("build", clips, out, "--questions", 60, "--seed", 5, "--workers", workers)[0] == 0
+    first, second = (read_samples(out) for out in outs)
+    assert first == second
+    audio = [sorted((path.name, path.read_bytes()) for path in (out / "audio").iterdir()) for out in outs]
+    assert audio[0] == audio[1]
+    run("build", clips, tmp_path / "c", "--questions", 60, "--seed", 6, "--workers", 1)
+    assert read_samples(tmp_path / "c") != first
+
+
+def test_annotated_recordings_are_asked(run: Run, tmp_path: Path) -> None:
+    path = annotated(tmp_path)
+    code, _, told = run("build", path, tmp_path / "out", "--families", "order,between,presence")
+    assert code == 0 and "3 records; nothing skipped" in told
+    samples = read_samples(tmp_path / "out")
+    assert len(samples) >= 9 and {s.family for s in samples} == {"order", "between", "presence"}
+    assert all(
+        (tmp_path / "out" / s.audio).is_file() and "/" not in s.audio.removeprefix("audio/") for s in samples
+    )
+
+
+def test_scenes_with_jams_are_read_back(run: Run, clips: Path, tmp_path: Path) -> None:
+    assert run("bank", clips, tmp_path / "bank")[0] == 0
+    options = ("--count", 2, "--shortest", 10, "--longest", 12, "--jams", "--workers", 1)
+    code, printed, _ = run("scenes", tmp_path / "bank", tmp_path / "scenes", *options)
+    assert code == 0 and "2 scenes" in printed
+    assert len(list((tmp_path / "scenes" / "audio").glob("*.jams"))) == 2
+    assert run("build", tmp_path / "scenes" / "audio", tmp_path / "out")[0] == 0
+    assert read_samples(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (None, ("build", "nowhere", "out"), "no such file or folder"),
+        ("empty", ("build", "empty", "out"), "no clip"),
+        ("table.tsv", ("build", "table.tsv", "out"), "--form"),
+        ("table.tsv", ("build", "table.tsv", "out", "--form", "desed"), "--audio"),
+        ("table.tsv", ("build", "table.tsv", "out", "--form", "spreadsheet"), "--form 'spreadsheet'"),
+        ("rows.jsonl", ("build", "rows.jsonl", "out"), "rows.jsonl"),
+        (None, ("scenes", "nowhere", "out"), "no sound bank"),
+        (None, ("scenes", "nowhere", "out", "--shortest", "50", "--longest", "20"), "lower bound"),
+        (None, ("inspect", "nowhere", "rows.png"), "nowhere"),
+        (None, ("inspect", "nowhere", "rows.gif"), ".png or .html"),
+        (None, ("bench", "out", "--bank", "nowhere"), "no sound bank"),
+        (None, ("bank", "nowhere", "out"), "nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: str | None,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if make and "." in make:
+        (tmp_path / make).write_text("nothing\tof\tuse\n")
+    elif make:
+        (tmp_path / make).mkdir()
+    refused(run(*arguments), message)
+
+
+def test_families_that_are_none_are_named(run: Run, tmp_path: Path) -> None:
+    refused(
+        run("build", annotated(tmp_path), tmp_path / "out", "--families", "order,colour"),
+        "there is no colour",
+    )
+
+
+def test_recordings_without_events_give_no_dataset(run: Run, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000, np.float32) + 0.1, 16000)
+    (tmp_path / "rows.jsonl").write_text('{"audio": "a.wav", "events": []}\n')
+    refused(run("build", tmp_path / "rows.jsonl", tmp_path / "out"), "not one question")
+
+
+def test_help(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0 and all(verb in out for verb in ("bank", "scenes", "build", "inspect", "bench"))
