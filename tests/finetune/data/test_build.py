@@ -1,0 +1,89 @@
+"""Builds: splits that share nothing, stages that are taken as they are, audio that is brought along."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from echo_agent.errors import DataError
+from echo_agent.finetune.data.build import (
+    QuestionSet,
+    brought,
+    by_split,
+    finish,
+    gather,
+    questions_of,
+    split_of,
+)
+from echo_agent.finetune.data.card import About
+from echo_agent.finetune.data.grammar.composer import GrammarSettings
+from echo_agent.finetune.data.records import Asked, Record
+from echo_agent.finetune.data.stages import read_rows
+from tests.finetune.data.symbolic import record
+
+GRAMMAR = GrammarSettings()
+
+
+def test_groups_are_split_about_as_wanted_and_never_torn_apart() -> None:
+    records = [record(n).model_copy(update={"group": f"video {n // 3}"}) for n in range(900)]
+    shares = Counter(split_of(r) for r in records)
+    assert 60 < shares["test"] < 130 and 60 < shares["validation"] < 130
+    assert all(len({split_of(r) for r in records if r.group == f"video {g}"}) == 1 for g in range(300))
+    assert split_of(records[0].model_copy(update={"split": "test"})) == "test"
+
+
+def test_a_set_is_composed_and_judged_once(tmp_path: Path) -> None:
+    which = QuestionSet("core", [record(n) for n in range(30)], GRAMMAR, most=100)
+    told: list[str] = []
+    samples = questions_of(tmp_path, which, told.append, "test")
+    assert len(samples) == 100 and {s.split for s in samples} == {"test"} and told[0].startswith("core: ")
+    assert [s.id for s in samples[:2]] == ["core-00000", "core-00001"]
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {path.name for path in times} == {"composed-core.parquet", "judged-core.parquet"}
+    assert questions_of(tmp_path, which, None, "test") == samples
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
+    with pytest.raises(DataError, match="other settings"):
+        questions_of(tmp_path, QuestionSet("core", [record(n) for n in range(31)], GRAMMAR), None, "test")
+
+
+def test_what_is_dropped_is_kept_with_its_reason(tmp_path: Path) -> None:
+    records = [record(n) for n in range(5)]
+    given = questions_of(tmp_path / "a", QuestionSet("x", records, GRAMMAR))
+    wrong = [given[0].model_copy(update={"gold_spans": ((0.0, 0.01),)}), *given[1:]]
+    kept = questions_of(tmp_path / "b", QuestionSet("x", records, GRAMMAR, samples=wrong))
+    assert kept == given[1:]
+    rows = read_rows(tmp_path / "b" / "judged-x.parquet")
+    assert "do not bear the answer out" in rows[0]["dropped"] and not any(row["dropped"] for row in rows[1:])
+
+
+def test_audio_is_brought_into_the_folder_and_left_where_it_was(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a b.wav", np.zeros(1600, np.float32), 16000)
+    given = [Record(id="x/1", audio=str(tmp_path / "a b.wav"), duration=0.1)]
+    (one,) = gather(given, tmp_path / "out")
+    assert (tmp_path / "out" / one.audio).read_bytes() == (tmp_path / "a b.wav").read_bytes()
+    assert one.audio.startswith("audio/") and gather(given, tmp_path / "out") == [one]
+    with pytest.raises(DataError, match="cannot bring"):
+        gather(
+            [given[0].model_copy(update={"id": "y", "audio": str(tmp_path / "none.wav")})], tmp_path / "out"
+        )
+
+
+def test_questions_that_a_corpus_brings_along_are_left_to_reinforcement_learning() -> None:
+    asked = (
+        Asked(question="What barks?", choices=("a dog", "a cat"), answer="a dog"),
+        Asked(question="Who?", answer="a dog"),
+    )
+    one, two = brought([Record(id="r", audio="r.wav", duration=9, asked=asked, corpus="avqa", split="train")])
+    assert (one.choices, one.answer, one.use, one.composer) == (("a dog", "a cat"), "a dog", "rl", "avqa")
+    assert (two.choices, two.answers) == (None, ("a dog",))
+
+
+def test_nothing_to_write_is_said(tmp_path: Path) -> None:
+    about = About(name="x", description="x", command="x", seed=0)
+    with pytest.raises(DataError, match="not one question"):
+        finish(tmp_path, {"train": []}, [], about)
+    assert by_split([]) == {}
