@@ -24,7 +24,7 @@ from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.dataset import write_dataset
 from echo_agent.finetune.data.grammar.composer import GrammarSettings, compose
 from echo_agent.finetune.data.judge import Verdicts, judge
-from echo_agent.finetune.data.records import Asked, Record, Sample, Split
+from echo_agent.finetune.data.records import Record, Sample, Split
 from echo_agent.finetune.data.stages import Rows, read_rows, run_stage
 
 Report = Callable[[str], None]
@@ -132,35 +132,6 @@ def questions_of(
         )
         report(f"{which.name}: {reasons}")
     return [sample_of(row) for row in rows if not row["dropped"]][: which.most]
-
-
-def brought(records: Sequence[Record]) -> list[Sample]:
-    """The questions that records bring along, as samples without reasoning."""
-    return [
-        _brought(record, asked, number)
-        for record in records
-        for number, asked in enumerate(record.asked, start=1)
-    ]
-
-
-def _brought(record: Record, asked: Asked, number: int) -> Sample:
-    return Sample(
-        id=f"{record.id}-q{number}",
-        audio=record.audio,
-        duration=record.duration,
-        question=asked.question,
-        choices=asked.choices,
-        answer=asked.answer if asked.choices else None,
-        answers=None if asked.choices else (asked.answer,),
-        family="brought",
-        record=record.id,
-        corpus=record.corpus,
-        group=record.group or record.id,
-        split=split_of(record),
-        use="" if split_of(record) == "test" else "rl",
-        licence=record.licence,
-        composer=record.corpus,
-    )
 
 
 def by_split(samples: Sequence[Sample]) -> dict[str, list[Sample]]:

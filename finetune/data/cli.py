@@ -120,6 +120,14 @@ def build(
     families: Annotated[
         str, typer.Option(help="Families that are asked, with commas between; all of them if empty.")
     ] = "",
+    writer: Annotated[
+        str, typer.Option(help="Let a language model write the questions: provider:model.")
+    ] = "",
+    reviewer: Annotated[str, typer.Option(help="Let a language model judge them: provider:model.")] = "",
+    listener: Annotated[
+        str, typer.Option(help="Let a model note what it hears, for these: see `models`.")
+    ] = "",
+    base_url: Annotated[str, typer.Option(help="Server of writer and reviewer, if not the provider's.")] = "",
     open_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of questions without choices.")
     ] = 0.2,
@@ -145,6 +153,10 @@ def build(
         audio=audio,
         questions=questions,
         families=tuple(name.strip() for name in families.split(",") if name.strip()),
+        writer=writer,
+        reviewer=reviewer,
+        listener=listener,
+        base_url=base_url,
         open_share=open_share,
         rl_share=rl_share,
         keep_blind=keep_blind,

@@ -1,11 +1,12 @@
 """Completions: structured replies of a chat model, each paid for once, checked, retried and counted.
 
-A reply is asked for by a schema, read from whatever the model writes, and held to a check; where it fails, the model is
-told why and tries again. Every call is kept on disk under a hash of all that it depends on (model, settings, schema, and
-the messages, which hold the prompt and the record), so running again asks nothing that was answered, a kill included.
+A reply is asked for by a schema, read from whatever the model writes, and held to a check; where it fails, the model
+is told why and tries again. Every call is kept on disk under a hash of all that it depends on (model, settings, schema,
+and the messages, which hold the prompt and the record), so running again asks nothing that was answered, a kill
+included.
 
-A server that is busy, slow or broken is asked again after a while, as it wishes (``Retry-After``) or ever more slowly. A
-request that it refuses is a problem of that request. A key, a model or a program that is wrong is wrong for all: then
+A server that is busy, slow or broken is asked again after a while, as it wishes (``Retry-After``) or ever more slowly.
+A request that it refuses is a problem of that request. A key, a model or a program that is wrong is wrong for all: then
 the work stops, and so it does when nothing has come back several times in a row.
 """
 
@@ -15,16 +16,18 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from echo_agent.errors import DataError, MissingExtraError, ModelError
+from echo_agent.errors import DataError, ModelError
+from echo_agent.finetune.data.chat_models import line, passing, retry_after, status
 from echo_agent.finetune.data.corpora.sourced import reasons
 from echo_agent.finetune.data.templates import load_prompt
+from echo_agent.finetune.data.usage import Price, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -39,49 +42,6 @@ SHOWN = 8000
 """Most characters of a reply that the model is shown again when it is told what was wrong."""
 OBJECTS = 50
 """Most places of a text at which a JSON object is looked for."""
-
-
-@dataclass(frozen=True)
-class Price:
-    """Money per million tokens."""
-
-    prompt: float
-    completion: float
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What calls have cost."""
-
-    calls: int = 0
-    """Replies that came back, whether or not they could be used."""
-    retries: int = 0
-    """Requests that had to be sent again, since the server was busy, slow or broken."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    uncounted: int = 0
-    """Calls for which the server told no tokens."""
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Usage)))
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Usage:
-        """From a stage's row."""
-        return cls(**{f.name: int(row[f.name]) for f in fields(cls)})
-
-    def money(self, price: Price) -> float:
-        """The price of it all, in the currency of ``price``."""
-        return (self.prompt_tokens * price.prompt + self.completion_tokens * price.completion) / 1e6
-
-    def report(self, price: Price | None = None) -> str:
-        """One line."""
-        text = (
-            f"{self.calls} calls, {self.retries} retries, {self.prompt_tokens} prompt tokens, "
-            f"{self.completion_tokens} completion tokens"
-        )
-        text += f" (not told for {self.uncounted} calls)" if self.uncounted else ""
-        return text + (f", cost {self.money(price):.4f}" if price else "")
 
 
 @dataclass(frozen=True)
@@ -102,36 +62,6 @@ class _Answer:
     text: str
     usage: Usage
     refused: str = ""
-
-
-def load_chat_model(name: str, **settings: Any) -> BaseChatModel:
-    """A chat model by name, such as ``openai:gpt-5``, ``anthropic:...`` or ``ollama:...``.
-
-    Args:
-        name: ``provider:model``.
-        **settings: Of the model: ``temperature``, ``base_url`` (a server that speaks the provider's protocol), ``api_key``,
-            ``timeout`` (seconds; 120). Retries are counted here, so the model's own are off.
-
-    Raises:
-        MissingExtraError: langchain, or the provider's package, is not installed.
-        ModelError: There is no such provider, or the model cannot be made as named.
-    """
-    provider, colon, model = name.partition(":")
-    if not (provider and colon and model):
-        raise ModelError(f"{name!r} names no chat model: write provider:model, such as openai:gpt-5")
-    try:
-        from langchain.chat_models import init_chat_model
-    except ImportError as error:
-        raise MissingExtraError("chat models need: pip install langchain") from error
-    try:
-        made = init_chat_model(
-            model, model_provider=provider, **({"timeout": 120, "max_retries": 0} | settings)
-        )
-    except ImportError as error:
-        raise MissingExtraError(f"{name}: {error}") from error
-    except Exception as error:  # what a provider raises has no common base: no key, no such option, ...
-        raise ModelError(f"the chat model {name} cannot be made: {_line(error)}") from error
-    return made
 
 
 class Completions:
@@ -165,7 +95,8 @@ class Completions:
         self.model = model
         self.name = name
         self.cache = cache
-        self.settings = {"model": name, "structured": structured, "tries": tries, **(settings or {})}
+        self.settings = {**(settings or {}), "model": name, "structured": structured}
+        """What its replies depend on."""
         self.spent = Usage()
         """What was asked by this object, and not taken from the disk."""
         self.cached = 0
@@ -241,7 +172,7 @@ class Completions:
         retrying = Retrying(
             stop=stop_after_attempt(self._attempts),
             wait=self._wait,
-            retry=retry_if_exception(_passing),
+            retry=retry_if_exception(passing),
             reraise=True,
         )
         sent = 0
@@ -263,7 +194,7 @@ class Completions:
         """One request."""
         asked: Any = None
         if self._structured:
-            try:  # by a JSON schema: with a class, some integrations raise for a bad reply, and its text and cost are lost
+            try:  # by a JSON schema: with a class, some raise for a bad reply, whose text and cost are then lost
                 asked = self.model.with_structured_output(form, include_raw=True)
             except NotImplementedError:
                 pass
@@ -282,9 +213,9 @@ class Completions:
 
     def _failed(self, error: Exception, usage: Usage) -> _Answer:
         """What to make of a request that brought nothing; raises ModelError where no other one would."""
-        if not (_passing(error) or _status(error) in (400, 409, 413, 422)):
+        if not (passing(error) or status(error) in (400, 409, 413, 422)):
             raise ModelError(
-                f"{self.name} cannot be asked: {_line(error)}; what was answered is kept, "
+                f"{self.name} cannot be asked: {line(error)}; what was answered is kept, "
                 "mend it and run the same command again"
             ) from error
         with self._lock:
@@ -292,18 +223,18 @@ class Completions:
             several = self._failures >= PATIENCE
         if several:
             raise ModelError(
-                f"{self.name} gave no reply to {PATIENCE} requests in a row, the last time: {_line(error)}; "
+                f"{self.name} gave no reply to {PATIENCE} requests in a row, the last time: {line(error)}; "
                 "what was answered is kept, run the same command again later"
             ) from error
-        kind = "no reply" if _passing(error) else "the server refused the request"
-        return _Answer("", usage, refused=f"{kind}: {_line(error)}")
+        kind = "no reply" if passing(error) else "the server refused the request"
+        return _Answer("", usage, refused=f"{kind}: {line(error)}")
 
     def _wait(self, state: RetryCallState) -> float:
         """Seconds until the next attempt: what the server asks for, or longer each time."""
         from tenacity import wait_random_exponential
 
         error = state.outcome.exception() if state.outcome else None
-        asked = _retry_after(error) if error else None
+        asked = retry_after(error) if error else None
         backoff = wait_random_exponential(multiplier=0.5, max=self._longest_wait)(state)
         return min(self._longest_wait, backoff if asked is None else asked)
 
@@ -355,37 +286,6 @@ def _keep(path: Path, answer: _Answer) -> None:
         ) from error
 
 
-def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error stands for."""
-    code = getattr(error, "status_code", None)
-    if code is None:
-        code = getattr(getattr(error, "response", None), "status_code", None)
-    return code if isinstance(code, int) else None
-
-
-def _passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
-    from langchain_core import exceptions
-
-    status = _status(error)
-    if status is not None:
-        return status in (408, 425, 429) or status >= 500
-    if isinstance(error, exceptions.ModelError):
-        return error.is_retryable
-    return isinstance(error, TimeoutError | ConnectionError)
-
-
-def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the server asks to wait."""
-    headers = getattr(getattr(error, "response", None), "headers", None)
-    value = headers.get("retry-after") if headers is not None else None
-    try:
-        seconds = float(value) if value is not None else None
-    except ValueError:  # a date: our own pace will do
-        return None
-    return seconds if seconds is not None and 0 <= seconds < float("inf") else None
-
-
 def _cut_off(error: Exception) -> _Answer | None:
     """A reply that an integration raises about, since it was cut off: it was written and paid for all the same."""
     completion = getattr(error, "completion", None)
@@ -394,8 +294,3 @@ def _cut_off(error: Exception) -> _Answer | None:
     usage = completion.usage
     told = Usage(1, 0, usage.prompt_tokens, usage.completion_tokens) if usage else Usage(1, uncounted=1)
     return _Answer(completion.choices[0].message.content or "", told)
-
-
-def _line(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

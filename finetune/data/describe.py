@@ -8,7 +8,8 @@ stored as it is; where it answers nothing that can be read, the field is empty a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ def describe(
         "model": agent.fingerprint,
         "prompts": [prompt.version for prompt in questions.values()],
         "tokens": max_new_tokens,
-        "records": content_hash(records),
+        "records": content_hash(record.model_dump_json() for record in records),
     }
     path = run_stage(
         folder,
@@ -115,6 +116,6 @@ def read_descriptions(path: Path) -> Descriptions:
     )
 
 
-def content_hash(records: Sequence[Record]) -> str:
-    """One text for all that the records say."""
-    return hashlib.sha256("\n".join(record.model_dump_json() for record in records).encode()).hexdigest()
+def content_hash(texts: Iterable[str]) -> str:
+    """One hash for many texts, in their order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.blind import blind_accuracy, needs_audio
+from echo_agent.finetune.data.blind import BlindPolicy, blind_accuracy, needs_audio
 from echo_agent.finetune.data.build import QuestionSet, finish, questions_of
 from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.grammar.composer import GrammarSettings
@@ -127,20 +127,19 @@ def build_bench(
         records += mixed
     kept, dropped = needs_audio(splits["train"], seed=seed)
     splits["train"] = kept
+    policy = BlindPolicy(kept)
+    blind = {name: blind_accuracy(policy, splits[name]) for name in (*TESTS, "validation")}
     lock = {
         "seed": seed,
         "bank": bank_lock(bank),
         "tools": _versions(),
         "sets": {which.name: _hashes(out, records, splits[which.name]) for which in SETS},
-        "blind": {
-            name: blind_accuracy(kept, splits[name]).model_dump(mode="json")
-            for name in (*TESTS, "validation")
-        },
+        "blind": {name: found.model_dump(mode="json") for name, found in blind.items()},
     }
     if report:
         report(f"needs audio: {len(dropped)} of {len(kept) + len(dropped)} training questions dropped")
         for name in TESTS:
-            report(f"without hearing, {name}: {blind_accuracy(kept, splits[name]).report()}")
+            report(f"without hearing, {name}: {blind[name].report()}")
     about = About(
         name="EchoBench",
         description=DESCRIPTION,

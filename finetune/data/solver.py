@@ -247,6 +247,8 @@ def _versus(
 def _level(facts: _Facts, event: Event) -> float:
     if event.level_db is None:
         raise _Doubt(f"the level of {event.label!r} is not known")
+    if sum(e.onset < event.offset and event.onset < e.offset for e in facts.events) > 1:
+        raise _Doubt(f"{event.label!r} is heard together with another sound")
     return event.level_db
 
 

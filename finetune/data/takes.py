@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from echo_agent.finetune.data.scenes import BURST_LABELS, SEQUENCE_LABELS, Clip, SoundBank, Take, phrase
 from echo_agent.finetune.data.variations import RATE, fade, resample, sequence, strike, vary
 
+UNPLAYED = frozenset({"telephone"})
+"""Labels of notes that nobody would call an instrument: no melody is played on them."""
 _FRAME = 320
 """Samples of a frame in which strokes are told apart (20 ms)."""
 _TRANSPOSED = 4
@@ -92,7 +94,8 @@ def draw_take(
         if take:
             return take
     elif draw < settings.speech + settings.bursts + settings.melodies:
-        choices = [label for label in labels if any(clip.pitch >= 0 for clip in bank.sounds[label])]
+        noted = [label for label in labels if any(clip.pitch >= 0 for clip in bank.sounds[label])]
+        choices = [label for label in noted if label not in UNPLAYED]
         if choices:
             return melody(bank.sounds[_label(choices, rng, settings, used)], rng, settings)
     return draw_sound(bank, rng, settings, labels, used)

@@ -2,14 +2,13 @@
 
 It reads what is known of the recording and says, each with a reason, whether the question is valid and whether the
 reasoning is. Both: the sample teaches by example (``sft``). The question alone: the sample is left to reinforcement
-learning (``rl``), without its reasoning. Neither: it is dropped. Samples that come without reasoning, such as those that
-a corpus brings along (:func:`asked_samples`), are put one question: can it be answered by listening, by nothing else,
-and in one way.
+learning (``rl``), without its reasoning. Neither: it is dropped. Of samples that come without reasoning, such as those
+that a corpus brings along (:func:`asked_samples`), one thing is asked: can the question be answered by listening, by
+nothing else, and in one way.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,12 +18,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.completions import Completions, Price, Usage
+from echo_agent.finetune.data.completions import Completions
 from echo_agent.finetune.data.corpora.sourced import reasons
 from echo_agent.finetune.data.describe import content_hash
 from echo_agent.finetune.data.records import Record, Sample, Split
 from echo_agent.finetune.data.stages import Progress, Rows, read_rows, run_stage
 from echo_agent.finetune.data.templates import load_prompt, record_text
+from echo_agent.finetune.data.usage import Price, Usage
 
 
 class Verdict(BaseModel):
@@ -120,12 +120,13 @@ def review(
         }
         return [{"sample": sample.id, **blank, **said, "problem": reply.problem, **asdict(reply.usage)}]
 
+    about_ids = sorted({sample.record for sample in samples})
     about = {
         "model": completions.settings,
         "prompts": [both.version, single.version],
-        "samples": hashlib.sha256("\n".join(s.model_dump_json() for s in samples).encode()).hexdigest(),
-        "records": content_hash([records[name] for name in sorted({s.record for s in samples})]),
-        "notes": {name: dict(notes[name]) for name in sorted({s.record for s in samples}) if name in notes},
+        "samples": content_hash(sample.model_dump_json() for sample in samples),
+        "records": content_hash(records[name].model_dump_json() for name in about_ids),
+        "notes": content_hash(json.dumps(dict(notes.get(name, {})), sort_keys=True) for name in about_ids),
     }
     path = run_stage(
         folder, stage, list(parts), work, settings=about, workers=workers, pool="thread", progress=progress

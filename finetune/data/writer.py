@@ -2,12 +2,13 @@
 
 It is given what is known of a record (events with times, captions, a listener's notes) and writes questions with four
 choices, the answer, the spans where it is heard, and reasoning that names a span before it speaks about it. What it
-writes is a claim, so it is held to rules before it is a sample; a question that breaks one goes back with the reason. The
-right choice is put in a place of our own drawing, since models have favourite places.
+writes is a claim, so it is held to rules before it is a sample; a question that breaks one goes back with the reason.
+The right choice is put in a place of our own drawing, since models have favourite places.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,13 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from echo_agent.answers import ANSWER, ANSWER_END, match_choice, normalise
 from echo_agent.dialects import SEG, THINK, THINK_END, InlineDialect
-from echo_agent.finetune.data.completions import Completions, Price, Usage
+from echo_agent.finetune.data.completions import Completions
 from echo_agent.finetune.data.corpora.sourced import reasons
 from echo_agent.finetune.data.describe import content_hash
 from echo_agent.finetune.data.judge import called_span, choice_fault, reasoning_fault, span_fault
 from echo_agent.finetune.data.records import Record, Sample, Split
 from echo_agent.finetune.data.stages import Progress, Rows, read_rows, run_stage
 from echo_agent.finetune.data.templates import load_prompt, record_text
+from echo_agent.finetune.data.usage import Price, Usage
 
 CHOICES = 4
 TOLD = 5
@@ -138,9 +140,9 @@ def write_questions(
         "model": completions.settings,
         "prompt": prompt.version,
         "settings": settings.model_dump(mode="json"),
-        "records": content_hash(records),
-        "notes": {record.id: dict(notes[record.id]) for record in records if record.id in notes},
-        "splits": [split(record) for record in records] if split else [],
+        "records": content_hash(record.model_dump_json() for record in records),
+        "notes": content_hash(json.dumps(dict(notes.get(r.id, {})), sort_keys=True) for r in records),
+        "splits": content_hash(split(record) for record in records) if split else "",
     }
     path = run_stage(
         folder,

@@ -133,6 +133,15 @@ class Scope:
         before = i == 0 or events[i].onset - events[i - 1].onset >= APART
         return before and (i + 1 == len(events) or events[i + 1].onset - events[i].onset >= APART)
 
+    def alone(self, i: int) -> bool:
+        """Whether nothing else is heard during event ``i``."""
+        event = self.events[i]
+        return not any(
+            other.onset < event.offset and event.onset < other.offset
+            for k, other in enumerate(self.events)
+            if k != i
+        )
+
     def follows(self, i: int, j: int) -> bool:
         """Whether ``j`` is heard right after ``i``: next in order, when ``i`` is over."""
         if j != i + 1 or not (self.record.complete and self.clear(i) and self.clear(j)):

@@ -292,10 +292,15 @@ def longer(scope: Scope) -> Draft | None:
     return _contest(scope, "duration/longer", pairs, heard=True)
 
 
+def _levels(scope: Scope) -> dict[int, float]:
+    """Levels of the sounds that are heard by themselves: of two at once, nobody can tell how loud each is."""
+    level = {i: scope.events[i].level_db for i in scope.once if scope.alone(i)}
+    return {i: value for i, value in level.items() if value is not None}
+
+
 def louder(scope: Scope) -> Draft | None:
     """``loudness/louder``: which of two is louder."""
-    level = {i: scope.events[i].level_db for i in scope.once}
-    known = {i: value for i, value in level.items() if value is not None}
+    known = _levels(scope)
     pairs = [(i, j) for i in known for j in known if known[i] >= known[j] + MARGIN_DB]
     return _contest(scope, "loudness/louder", pairs, heard=True)
 
@@ -303,8 +308,7 @@ def louder(scope: Scope) -> Draft | None:
 def loudest(scope: Scope) -> Draft | None:
     """``loudness/loudest``: the loudest of four."""
     kind = "loudness/loudest"
-    level = {i: scope.events[i].level_db for i in scope.once}
-    known = {i: value for i, value in level.items() if value is not None}
+    known = _levels(scope)
     for i in scope.shuffled(list(known)):
         softer = [scope.label(j) for j in known if known[j] <= known[i] - MARGIN_DB]
         wrong = scope.distinct(scope.balance.overdue(kind, softer, scope.rng), [scope.label(i)], 3)

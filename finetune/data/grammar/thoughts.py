@@ -58,7 +58,7 @@ def reasoning(draft: Draft, record: Record, rng: np.random.Generator, *, listens
     for look in draft.looks:
         event = record.events[look.event]
         what = "voice" if event.label == "voice" else event.label
-        text = _said(rng, FOUND, what=what, t=f"{event.onset:.0f}")
+        text = _said(rng, FOUND, what=what, t=f"{math.floor(event.onset)}")
         if look.event in again:
             text += _calls(look, event, record, rng, what)
         elif look.heard:
@@ -80,7 +80,12 @@ def _calls(look: Look, event: Event, record: Record, rng: np.random.Generator, w
     *wide, near = spans(event, record, rng)
     text = ""
     for span in wide:
-        text += _said(rng, WIDE) + " " + dialect.format_call(*span) + _said(rng, THEN, t=f"{event.onset:.0f}")
+        text += (
+            _said(rng, WIDE)
+            + " "
+            + dialect.format_call(*span)
+            + _said(rng, THEN, t=f"{math.floor(event.onset)}")
+        )
     text += ("" if wide else _said(rng, CALL)) + " " + dialect.format_call(*near)
     return text + (_said(rng, HEARD, heard=look.heard) if look.heard else _said(rng, AGAIN, what=what))
 

@@ -71,18 +71,18 @@ BIASES = {
 def test_a_planted_bias_is_found_and_thinned_out(bias: str) -> None:
     right, choices = BIASES[bias]
     train, test = made(1500, right, 1, choices), made(800, right, 2, choices, start=5000)
-    report = blind_accuracy(train, test)
+    report = blind_accuracy(BlindPolicy(train), test)
     assert report.gap > 15 and report.interval[0] > report.chance
     kept, dropped = needs_audio([*train, *test], seed=0)
     assert dropped and len(kept) > 0.25 * 2300
     held = [sample for sample in kept if int(sample.id[1:]) >= 5000]
-    after = blind_accuracy([sample for sample in kept if int(sample.id[1:]) < 5000], held)
+    after = blind_accuracy(BlindPolicy([sample for sample in kept if int(sample.id[1:]) < 5000]), held)
     assert after.gap < 5, after.report()
 
 
 def test_nothing_is_found_in_what_is_fair() -> None:
     train, test = made(1500, fair, 1), made(1500, fair, 2, start=5000)
-    report = blind_accuracy(train, test)
+    report = blind_accuracy(BlindPolicy(train), test)
     assert report.interval[0] < report.chance < report.interval[1]
     kept, _ = needs_audio(train, seed=0)
     assert len(kept) > 0.93 * len(train)
@@ -91,7 +91,7 @@ def test_nothing_is_found_in_what_is_fair() -> None:
 def test_the_grammar_gives_nothing_away() -> None:
     train = compose([record(n) for n in range(500)], GrammarSettings())
     test = compose([record(n, seed=1) for n in range(250)], GrammarSettings(wording="test"))
-    report = blind_accuracy(list(train), list(test))
+    report = blind_accuracy(BlindPolicy(list(train)), list(test))
     assert report.questions > 1200
     assert abs(report.gap) < 5, report.report()
 
@@ -136,5 +136,5 @@ def test_the_same_seed_drops_the_same() -> None:
 
 def test_nothing_to_learn_from() -> None:
     assert needs_audio([], seed=0) == ([], [])
-    report = blind_accuracy([], made(20, fair))
-    assert report.questions == 20 and blind_accuracy([], []).questions == 0
+    report = blind_accuracy(BlindPolicy([]), made(20, fair))
+    assert report.questions == 20 and blind_accuracy(BlindPolicy([]), []).questions == 0

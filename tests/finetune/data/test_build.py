@@ -12,7 +12,6 @@ import soundfile
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.build import (
     QuestionSet,
-    brought,
     by_split,
     finish,
     gather,
@@ -21,7 +20,7 @@ from echo_agent.finetune.data.build import (
 )
 from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.grammar.composer import GrammarSettings
-from echo_agent.finetune.data.records import Asked, Record
+from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.data.stages import read_rows
 from tests.finetune.data.symbolic import record
 
@@ -70,16 +69,6 @@ def test_audio_is_brought_into_the_folder_and_left_where_it_was(tmp_path: Path) 
         gather(
             [given[0].model_copy(update={"id": "y", "audio": str(tmp_path / "none.wav")})], tmp_path / "out"
         )
-
-
-def test_questions_that_a_corpus_brings_along_are_left_to_reinforcement_learning() -> None:
-    asked = (
-        Asked(question="What barks?", choices=("a dog", "a cat"), answer="a dog"),
-        Asked(question="Who?", answer="a dog"),
-    )
-    one, two = brought([Record(id="r", audio="r.wav", duration=9, asked=asked, corpus="avqa", split="train")])
-    assert (one.choices, one.answer, one.use, one.composer) == (("a dog", "a cat"), "a dog", "rl", "avqa")
-    assert (two.choices, two.answers) == (None, ("a dog",))
 
 
 def test_nothing_to_write_is_said(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from echo_agent.cli import DEBUG, main
 from echo_agent.finetune.data.build_run import records_in
 from echo_agent.finetune.data.dataset import read_samples
 from echo_agent.finetune.data.judge import judge
+from tests.finetune.data.chats import Say, serving
 
 LABELS = ("bell", "dog", "car", "drum", "bird", "saw", "door", "wolf", "organ", "kettle")
 Result = tuple[int, str, str]
@@ -164,3 +166,44 @@ def test_recordings_without_events_give_no_dataset(run: Run, tmp_path: Path) -> 
 def test_help(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0 and all(verb in out for verb in ("bank", "scenes", "build", "inspect", "bench"))
+
+
+def test_a_language_model_writes_and_another_judges(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP, with a server that speaks the protocol: questions come in, half of them are found wanting."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+
+    def script(body: dict[str, Any], number: int) -> Say:
+        system = body["messages"][0]["content"]
+        if "question_valid" in json.dumps(body.get("response_format", {})):
+            valid = "slam" not in body["messages"][-1]["content"]
+            verdict = {"question_valid": valid, "reasoning_valid": True}
+            verdict |= {"question_reason": "so", "reasoning_reason": "so"}
+            return Say(json.dumps(verdict))
+        assert "question" in system
+        return Say(json.dumps({"questions": [WRITTEN, WRITTEN | {"question": "When does the door slam?"}]}))
+
+    path = annotated(tmp_path, 2)
+    with serving(script) as server:
+        options = ("--writer", "openai:tests", "--reviewer", "openai:tests", "--base-url", server.url)
+        code, _, told = run("build", path, tmp_path / "out", *options)
+        assert code == 0, told
+        asked = len(server.requests)
+        assert run("build", path, tmp_path / "out", *options)[0] == 0
+        assert len(server.requests) == asked, "what was answered is not asked again"
+    samples = read_samples(tmp_path / "out")
+    assert {s.question for s in samples} == {WRITTEN["question"]} and len(samples) == 2
+    assert {s.composer for s in samples} == {"openai:tests"}
+    assert all(s.listens and s.use == "sft" for s in samples if s.split == "train")
+    assert "questions written" in told and "tokens" in told
+
+
+WRITTEN = {
+    "question": "What is heard at the very beginning?",
+    "choices": ["a first thing", "a second thing", "a third thing", "a fourth thing"],
+    "answer": "a first thing",
+    "spans": [{"start": 3, "end": 5}],
+    "reasoning": "I listen to the beginning <seg>2, 6</seg> and there it is, a first thing.",
+}
+"""Whatever is asked of :func:`annotated`, something is at 3 s."""
