@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -146,7 +147,8 @@ def _write_flac(path: Path, scene: Scene) -> None:
         soundfile.write(partial, to_int16(scene.samples), RATE, format="FLAC", subtype="PCM_16")
         partial.rename(path)
     except (OSError, soundfile.LibsndfileError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise DataError(
             f"cannot write {path}: {error}; what is done is kept, run the same command again to go on"
         ) from error

@@ -9,7 +9,7 @@ depends on there being no other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,6 +80,10 @@ class About:
     """What notes are played on."""
     both_genders: bool = False
     """Whether women and men speak."""
+    lengths: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Median length of the sounds of each label and kind, s."""
+    levels: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Median level of the sounds of each label and kind, dB."""
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> About:
@@ -87,11 +91,22 @@ class About:
         words: set[str] = set()
         instruments: set[str] = set()
         genders: set[str] = set()
+        lengths: dict[tuple[str, str], list[float]] = {}
+        levels: dict[tuple[str, str], list[float]] = {}
         for event in (event for record in records for event in record.events):
+            lengths.setdefault((event.label, event.kind), []).append(event.offset - event.onset)
+            if event.level_db is not None:
+                levels.setdefault((event.label, event.kind), []).append(event.level_db)
             words.update(event.content if event.kind == "words" else ())
             instruments.update((event.label,) if event.kind == "notes" else ())
             genders.add(event.gender)
-        return cls(tuple(sorted(words)), tuple(sorted(instruments)), {"woman", "man"} <= genders)
+        return cls(
+            tuple(sorted(words)),
+            tuple(sorted(instruments)),
+            {"woman", "man"} <= genders,
+            {key: float(np.median(values)) for key, values in lengths.items()},
+            {key: float(np.median(values)) for key, values in levels.items()},
+        )
 
 
 @dataclass
@@ -132,6 +147,10 @@ class Scope:
         events = self.events
         before = i == 0 or events[i].onset - events[i - 1].onset >= APART
         return before and (i + 1 == len(events) or events[i + 1].onset - events[i].onset >= APART)
+
+    def usual(self, table: Mapping[tuple[str, str], float], i: int) -> float:
+        """What is usual of sounds like event ``i``, by one of the tables of :class:`About`."""
+        return table[self.events[i].label, self.events[i].kind]
 
     def alone(self, i: int) -> bool:
         """Whether nothing else is heard during event ``i``."""

@@ -13,6 +13,9 @@ MARGIN_DB = 6.0
 """How much louder the loudest must be."""
 LONGER = 1.6
 """How many times as long the longest must be."""
+ALIKE, ALIKE_DB = 1.25, 2.0
+"""Two sounds are compared only if sounds like them are usually about as long (ratio) and as loud (dB): else whoever
+knows that thunder outlasts a beep need not listen."""
 HITS = ("2", "3", "4", "5", "6")
 PARTS = ("the first third", "the middle third", "the last third")
 PAUSE_STEP = 1.8
@@ -212,7 +215,7 @@ def second(scope: Scope) -> Draft | None:
             continue
         # No place in the order of the times is more often right than another.
         rank = sorted(taken).index(taken[0])
-        if scope.balance.rarest(kind, range(4), scope.rng) != rank and scope.rng.random() < 0.5:
+        if scope.balance.lead(kind, rank, range(4)) > 1:
             continue
         scope.balance.least(kind, (rank,), scope.rng)
         choices = scope.balance.place(kind, f"{taken[0]} s", [f"{time} s" for time in taken[1:]], scope.rng)
@@ -288,7 +291,14 @@ def _measured(scope: Scope, kind: str, i: int, more: str) -> str:
 def longer(scope: Scope) -> Draft | None:
     """``duration/longer``: which of two lasts longer."""
     length = {i: scope.events[i].offset - scope.events[i].onset for i in scope.once}
-    pairs = [(i, j) for i in length for j in length if length[i] >= max(LONGER * length[j], length[j] + 0.4)]
+    usual = {i: scope.usual(scope.about.lengths, i) for i in scope.once}
+    pairs = [
+        (i, j)
+        for i in length
+        for j in length
+        if length[i] >= max(LONGER * length[j], length[j] + 0.4)
+        and usual[j] / ALIKE < usual[i] < usual[j] * ALIKE
+    ]
     return _contest(scope, "duration/longer", pairs, heard=True)
 
 
@@ -301,7 +311,13 @@ def _levels(scope: Scope) -> dict[int, float]:
 def louder(scope: Scope) -> Draft | None:
     """``loudness/louder``: which of two is louder."""
     known = _levels(scope)
-    pairs = [(i, j) for i in known for j in known if known[i] >= known[j] + MARGIN_DB]
+    usual = {i: scope.usual(scope.about.levels, i) for i in known}
+    pairs = [
+        (i, j)
+        for i in known
+        for j in known
+        if known[i] >= known[j] + MARGIN_DB and abs(usual[i] - usual[j]) < ALIKE_DB
+    ]
     return _contest(scope, "loudness/louder", pairs, heard=True)
 
 
@@ -344,7 +360,10 @@ def pair(scope: Scope) -> Draft | None:
     once = [
         f"{a}, then {b}"
         for (a, b), places in rows.items()
-        if len(places) == 1 and a != b and scope.follows(places[0], places[0] + 1)
+        if len(places) == 1
+        and a != b
+        and not {a, b} & set(twice[0])  # else it would be the one that the others are made of
+        and scope.follows(places[0], places[0] + 1)
     ]
     if len(once) < 3:
         return None
