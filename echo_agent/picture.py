@@ -163,38 +163,51 @@ def _lanes(listens: Sequence[Listen], duration: float) -> list[int]:
 def _draw_sound(wave: Axes, spectra: Axes, recording: Recording, lanes: int) -> np.ndarray:
     """Draw waveform and spectrogram, the former with room above it for the lanes; gives back its outline."""
     from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    duration = recording.duration
-    outline = peaks(recording, COLUMNS)
-    outline = outline / (float(outline.max(initial=0.0)) or 1.0)
-    times = (np.arange(COLUMNS) + 0.5) * duration / COLUMNS
-    wave.fill_between(times, -outline, outline, color=WAVE, linewidth=0.4)
-    wave.axhline(0, color=WAVE, linewidth=0.6)
+    outline = draw_wave(wave, recording)
     wave.set_ylim(-1.04, -1.04 + 2.08 * (1.2 + LANE * lanes) / 1.2)
-
     rate = max(min(recording.rate, 16000), 2000)
     colours = LinearSegmentedColormap.from_list("ink", [PAGE, "#d5dde2", "#8fa5b5", "#476580", "#1b3049"])
-    extent = (0.0, duration, float(mel(40.0)), float(mel(rate / 2)))
+    extent = (0.0, recording.duration, float(mel(40.0)), float(mel(rate / 2)))
     image = spectrum(recording, COLUMNS, rate)
     spectra.imshow(
         image, origin="lower", aspect="auto", extent=extent, cmap=colours, vmin=-FLOOR_DB, vmax=0.0
     )
     ticks = [hertz for hertz in (250, 1000, 2500, 5000) if hertz < rate / 2]
     spectra.set_yticks(mel(np.array(ticks)), [f"{h / 1000:g} kHz" if h >= 1000 else f"{h} Hz" for h in ticks])
+    mark_time(spectra, recording.duration)
+    return outline
+
+
+def draw_wave(axes: Axes, recording: Recording) -> np.ndarray:
+    """Draw a waveform between -1 and 1 and nothing around it; gives back its outline, ``[COLUMNS]``, 0 to 1."""
+    duration = recording.duration
+    outline = peaks(recording, COLUMNS)
+    outline = outline / (float(outline.max(initial=0.0)) or 1.0)
+    times = (np.arange(COLUMNS) + 0.5) * duration / COLUMNS
+    axes.fill_between(times, -outline, outline, color=WAVE, linewidth=0.4)
+    axes.axhline(0, color=WAVE, linewidth=0.6)
+    axes.set_xlim(0, duration)
+    axes.set_ylim(-1.04, 1.04)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    return outline
+
+
+def mark_time(axes: Axes, duration: float) -> None:
+    """Write times under axes that span a recording of so many seconds."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     locator = MaxNLocator(nbins=9, steps=[1, 1.5, 3, 6, 10] if duration > 45 else [1, 2, 5, 10])
-    spectra.xaxis.set_major_locator(locator)
-    spectra.xaxis.set_major_formatter(
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(
         FuncFormatter(lambda x, _: f"{x:g} s" if duration < 5 else clock(x, precise=False))
     )
-    for axes in (wave, spectra):
-        axes.set_xlim(0, duration)
-        axes.tick_params(colors=SOFT, labelsize=8.5, length=0, pad=5)
-        axes.spines[:].set_visible(False)
-    wave.set_xticks([])
-    wave.set_yticks([])
-    spectra.spines["bottom"].set(visible=True, color=FAINT)
-    return outline
+    axes.set_xlim(0, duration)
+    axes.tick_params(colors=SOFT, labelsize=8.5, length=0, pad=5)
+    axes.spines[:].set_visible(False)
+    axes.spines["bottom"].set(visible=True, color=FAINT)
 
 
 def _draw_listen(
@@ -321,26 +334,26 @@ class Page:
         lines = [""]
         for word in text[: 400 * most].split():  # more never fits
             line = f"{lines[-1]} {word}".lstrip()
-            if self._width(line, style) <= width:
+            if self.width(line, style) <= width:
                 lines[-1] = line
                 continue
             if lines[-1]:
                 lines.append("")
             for letter in word:  # a word wider than the line is broken anywhere
-                if self._width(lines[-1] + letter, style) > width:
+                if self.width(lines[-1] + letter, style) > width:
                     lines.append("")
                 lines[-1] += letter
             if len(lines) > most:
                 break
         if len(lines) > most or len(text) > 400 * most:
             del lines[most:]
-            while lines[-1] and self._width(lines[-1] + " …", style) > width:
+            while lines[-1] and self.width(lines[-1] + " …", style) > width:
                 lines[-1] = lines[-1][:-1].rstrip()
             lines[-1] += " …"
         return lines if lines[0] else []
 
-    def _width(self, text: str, style: dict[str, Any]) -> float:
-        """Width of a text, kerning apart: each character is measured once."""
+    def width(self, text: str, style: dict[str, Any]) -> float:
+        """Width of a text in inches, kerning apart: each character is measured once."""
         return sum(self._advance(letter, style["fontsize"], style["fontweight"]) for letter in text)
 
     def _advance(self, letter: str, size: float, weight: str) -> float:

@@ -1,175 +1,188 @@
-"""The build: from records to a dataset, in stages that can be looked at and gone on with.
-
-For every set of records (training, each test): *compose* asks the questions, *judge* keeps those that no rule speaks
-against. Then the training questions that can be answered without the audio are thinned out (*needs audio*), and the
-dataset folder is written with its card. Each stage leaves a Parquet file in the folder of the build; where one is there
-already and was made from the same, it is taken as it is.
-"""
+"""A build: one source in, one dataset out, stage by stage; what the command ``build`` does."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.card import About
-from echo_agent.finetune.data.dataset import write_dataset
-from echo_agent.finetune.data.grammar.composer import GrammarSettings, compose
-from echo_agent.finetune.data.judge import Verdicts, judge
-from echo_agent.finetune.data.records import Record, Sample, Split
-from echo_agent.finetune.data.stages import Rows, read_rows, run_stage
+from echo_agent.finetune.data.chat_models import load_chat_model
+from echo_agent.finetune.data.completions import Completions
+from echo_agent.finetune.data.grammar.composer import FAMILIES, GrammarSettings
+from echo_agent.finetune.data.mixing import SceneSettings
+from echo_agent.finetune.data.needs_audio import needs_audio
+from echo_agent.finetune.data.question_sets import QuestionSet, by_split, finish, questions_of, split_of
+from echo_agent.finetune.data.records import Record, Sample
+from echo_agent.finetune.data.sources import Form, records_of
+from echo_agent.finetune.data.stages import Progress, run_stage
+from echo_agent.finetune.data.verdict import asked_samples, review
+from echo_agent.finetune.data.writer import WriterSettings, write_questions
 
-Report = Callable[[str], None]
-
-SPARE = 1.05
-"""How many more questions are composed than are wanted, since some are dropped."""
-SHARES = {"test": 10, "validation": 10}
-"""Percent of the groups of a corpus that has no splits of its own; the rest is for training."""
-
-
-@dataclass(frozen=True)
-class QuestionSet:
-    """Records, and how they are asked."""
-
-    name: str
-    """Name of the set; that of a test is that of its split in the dataset."""
-    records: Sequence[Record]
-    grammar: GrammarSettings
-    most: int | None = None
-    """Stop after so many questions."""
-    samples: Sequence[Sample] | None = None
-    """Questions that are there already (a model wrote them): then nothing is composed."""
+FEW = 300
+"""Samples below which nothing can be said about what is answered without the audio."""
+DESCRIPTION = {
+    Form.CLIPS: "Scenes mixed from labelled clips, with exact ground truth, and questions about them.",
+    Form.BANK: "Scenes mixed from a sound bank, with exact ground truth, and questions about them.",
+}
+PER_RECORD, MOST_WRITTEN = 4, 20
+"""Questions per recording that a language model is asked for, and the most."""
+RECORDS = "records"
+"""Name of the stage that holds the records of a build."""
 
 
-def split_of(record: Record) -> Split:
-    """The split of a record: its own, or by a hash of its group, so that what belongs together stays together."""
-    if record.split:
-        return record.split
-    place = int(hashlib.sha256((record.group or record.id).encode()).hexdigest()[:8], 16) % 100
-    for split, share in SHARES.items():
-        if place < share:
-            return split  # pyright: ignore[reportReturnType]
-        place -= share
-    return "train"
+class BuildOptions(BaseModel):
+    """What is asked for on the command line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    form: Form
+    audio: Path | None = None
+    questions: int = 1000
+    families: tuple[str, ...] = ()
+    writer: str = ""
+    """``provider:model`` of a language model that writes the questions; the grammar where empty."""
+    reviewer: str = ""
+    """``provider:model`` of a language model that judges the questions."""
+    listener: str = ""
+    """Model that notes what it hears, for the writer and the reviewer."""
+    base_url: str = ""
+    """Server of writer and reviewer."""
+    open_share: float = 0.2
+    rl_share: float = 0.3
+    keep_blind: bool = False
+    embed: bool = False
+    seed: int = 0
+    workers: int = 1
+    command: str = ""
 
 
-def gather(records: Sequence[Record], out: Path) -> list[Record]:
-    """The records with their audio in ``out/audio``: linked where the disk can, else copied.
+def build(
+    source: Path,
+    out: Path,
+    options: BuildOptions,
+    *,
+    report: Callable[[str], None],
+    progress: Callable[[str], Progress],
+) -> Path:
+    """Build a dataset; returns its folder.
 
     Raises:
-        DataError: The disk is full, or a file cannot be read.
+        DataError: The source cannot be used, the folder was begun with other options, or the disk is full.
     """
-    gathered = []
-    for record in records:
-        source = Path(record.audio)
-        name = f"audio/{hashlib.sha256(record.id.encode()).hexdigest()[:16]}{source.suffix.lower()}"
-        path = out / name
-        if not path.exists():
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.link(source, partial)
-                except OSError:  # another disk, or one that knows no links
-                    shutil.copyfile(source, partial)
-                partial.rename(path)
-            except OSError as error:
-                raise DataError(f"cannot bring {source} to {path}: {error.strerror or error}") from error
-        gathered.append(record.model_copy(update={"audio": name}))
-    return gathered
-
-
-def questions_of(
-    out: Path, which: QuestionSet, report: Report | None = None, split: Split | None = None
-) -> list[Sample]:
-    """Compose and judge one set; returns what was kept.
-
-    Args:
-        out: Folder of the build; gets ``composed-<name>.parquet`` and ``judged-<name>.parquet``.
-        which: The set.
-        report: Told what was kept and what was dropped.
-        split: The split of all of them; None: that of each record.
-    """
-    content = _hash(record.model_dump_json() for record in which.records)
-    given = None if which.samples is None else _hash(sample.model_dump_json() for sample in which.samples)
-    about = {"records": content, "grammar": which.grammar.model_dump(mode="json"), "most": which.most, "given": given,
-             "split": split}  # fmt: skip
-
-    def composed(_: str) -> Rows:
-        if which.samples is not None:
-            return [_dump(sample) for sample in which.samples]
-        samples = compose(
-            which.records,
-            which.grammar,
-            (lambda _: split) if split else split_of,
-            most=None if which.most is None else math.ceil(SPARE * which.most),
-            name=which.name,
-        )
-        return [_dump(sample) for sample in samples]
-
-    path = run_stage(out, f"composed-{which.name}", ["all"], composed, settings=about)
-    asked = [sample_of(row) for row in read_rows(path)]
-    verdicts: list[Verdicts] = []
-
-    def judged(_: str) -> Rows:
-        verdicts.append(judge(asked, {record.id: record for record in which.records}))
-        dropped = {sample.id: reason for sample, reason in verdicts[0].dropped}
-        return [_dump(sample) | {"dropped": dropped.get(sample.id, "")} for sample in asked]
-
-    path = run_stage(out, f"judged-{which.name}", ["all"], judged, settings=about)
-    rows = read_rows(path)
-    if report:
-        reasons = (
-            verdicts[0].report() if verdicts else f"{sum(not row['dropped'] for row in rows)} samples kept"
-        )
-        report(f"{which.name}: {reasons}")
-    return [sample_of(row) for row in rows if not row["dropped"]][: which.most]
-
-
-def by_split(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """Samples by the name of their split, in their order."""
-    splits: dict[str, list[Sample]] = {}
-    for sample in samples:
-        splits.setdefault(sample.split, []).append(sample)
-    return splits
-
-
-def finish(
-    out: Path,
-    splits: Mapping[str, Sequence[Sample]],
-    records: Sequence[Record],
-    about: About,
-    *,
-    embed: bool = False,
-) -> Path:
-    """Write the dataset of a build; raises DataError where there is nothing to write."""
-    if not any(splits.values()):
+    unknown = set(options.families) - set(FAMILIES)
+    if unknown:
         raise DataError(
-            f"{out}: not one question could be asked: the recordings need labelled events with onset and offset, "
-            "or questions of their own"
+            f"--families: there is no {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}"
         )
-    return write_dataset(out, splits, records, about, embed=embed)
+    records = records_of(
+        source,
+        out,
+        options.form,
+        audio=options.audio,
+        questions=options.questions,
+        settings=SceneSettings(),
+        seed=options.seed,
+        workers=options.workers,
+        report=report,
+        progress=progress,
+    )
+    rows = [record.model_dump(mode="json") for record in records]
+    run_stage(out, RECORDS, ["all"], lambda _: rows, settings={"records": [record.id for record in records]})
+    grammar = GrammarSettings(
+        seed=options.seed,
+        families=options.families or FAMILIES,
+        open_share=options.open_share,
+        rl_share=options.rl_share,
+    )
+    notes = _notes(records, out, options, report, progress)
+    samples: list[Sample] = []
+    mixed = options.form in (Form.CLIPS, Form.BANK)
+    most = options.questions if mixed else None
+    for split, some in ({} if options.writer else _tested(records)).items():
+        wording = grammar.model_copy(update={"wording": "test"}) if split == "test" else grammar
+        wanted = None if most is None else round(most * len(some) / len(records))
+        samples += questions_of(out, QuestionSet(split, some, wording, wanted), report)
+    if options.writer:
+        chat = _completions(options.writer, out, options)
+        per = max(1, round(options.questions / len(records))) if mixed else PER_RECORD
+        settings = WriterSettings(questions=min(per, MOST_WRITTEN), seed=options.seed)
+        written = write_questions(
+            records, out, chat, settings, notes=notes, split=split_of, progress=progress("writing")
+        )
+        report(f"{options.writer}: {written.report()}")
+        samples += questions_of(
+            out, QuestionSet("written", records, grammar, samples=written.samples), report
+        )
+    own, skipped = asked_samples(records, split_of)
+    if skipped:
+        report(f"{len(skipped)} questions of the source cannot be used (first: {': '.join(skipped[0])})")
+    if own:
+        samples += questions_of(out, QuestionSet("asked", records, grammar, samples=own), report)
+    if options.reviewer:
+        chat = _completions(options.reviewer, out, options)
+        known = {record.id: record for record in records}
+        judged = review(samples, known, out, chat, notes=notes, progress=progress("reviewing"))
+        report(f"{options.reviewer}: {judged.report()}")
+        samples = list(judged.kept)
+    splits = by_split(samples)
+    splits = _thinned(splits, options, report)
+    about = About(
+        name=out.resolve().name,
+        description=DESCRIPTION.get(
+            options.form, f"Questions about the recordings of {source.name} ({options.form})."
+        ),
+        command=options.command,
+        seed=options.seed,
+    )
+    return finish(out, splits, records, about, embed=options.embed)
 
 
-def sample_of(row: Mapping[str, Any]) -> Sample:
-    """The sample of a stage's row; what other stages noted beside it is left out."""
-    return Sample.model_validate({key: value for key, value in row.items() if key in Sample.model_fields})
+def _notes(
+    records: Sequence[Record],
+    out: Path,
+    options: BuildOptions,
+    report: Callable[[str], None],
+    progress: Callable[[str], Progress],
+) -> dict[str, dict[str, str]]:
+    """What a listening model notes about the recordings; nothing where none was named."""
+    if not options.listener:
+        return {}
+    from echo_agent import EchoAgent
+    from echo_agent.finetune.data.describe import describe
+
+    with EchoAgent.from_pretrained(options.listener) as agent:
+        found = describe(records, out, agent, progress=progress("listening"))
+    report(f"{options.listener}: {found.report()}")
+    return found.notes
 
 
-def _dump(sample: BaseModel) -> dict[str, Any]:
-    return sample.model_dump(mode="json")
+def _completions(name: str, out: Path, options: BuildOptions) -> Completions:
+    """A language model whose replies are kept in the folder of the build."""
+    server = {"base_url": options.base_url} if options.base_url else {}
+    return Completions(load_chat_model(name, **server), name, out / "calls", settings=server)
 
 
-def _hash(texts: Any) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode())
-    return digest.hexdigest()
+def _tested(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Training and validation records, and those of the test, which are worded otherwise."""
+    parts: dict[str, list[Record]] = {}
+    for record in records:
+        parts.setdefault("test" if split_of(record) == "test" else "train", []).append(record)
+    return parts
+
+
+def _thinned(
+    splits: dict[str, list[Sample]], options: BuildOptions, report: Callable[[str], None]
+) -> dict[str, list[Sample]]:
+    """The splits without what can be answered without the audio."""
+    if options.keep_blind:
+        return splits
+    everything = [sample for rows in splits.values() for sample in rows]
+    if len(everything) < FEW:
+        report(f"needs audio: not checked, {len(everything)} questions are too few to learn anything from")
+        return splits
+    kept, dropped = needs_audio(everything, seed=options.seed)
+    report(f"needs audio: {len(dropped)} of {len(everything)} questions dropped")
+    return by_split(kept)

@@ -197,7 +197,7 @@ def _families(splits: Splits) -> str:
         per = (sum(s.family == family for s in part) for part in splits.values())
         thought = [s for s in mine if s.reasoning]
         rows.append((
-            family or "–", *per, _share(sum(s.difficulty == "detail" for s in mine), len(mine)),
+            _line(family) or "–", *per, _share(sum(s.difficulty == "detail" for s in mine), len(mine)),
             _share(sum(s.choices is None for s in mine), len(mine)),
             _share(sum(s.listens for s in thought), len(thought)),
         ))  # fmt: skip
@@ -247,7 +247,7 @@ def _sources(records: Sequence[Record]) -> str:
 
 def _counted(records: Sequence[Record], names: Callable[[Record], Iterable[str]]) -> list[tuple[str, int]]:
     """How many records have each name, the most frequent first."""
-    counts = Counter(name or "not stated" for record in records for name in set(names(record)))
+    counts = Counter(_line(name) or "not stated" for record in records for name in set(names(record)))
     return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
 
 
@@ -289,7 +289,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     right = [all(_numeric(row[i]) for row in body) for i in range(len(heads))]
     lines = [heads, ["---:" if numbers else "---" for numbers in right], *body]
     return "\n".join(
-        "| " + " | ".join(_line(str(cell)).replace("|", "\\|") for cell in line) + " |" for line in lines
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
     )
 
 

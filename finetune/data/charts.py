@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,9 +19,13 @@ from echo_agent.picture import COLOURS, FAINT, INK, PAGE, SOFT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 9.0
 """Inches."""
+DASHED = (0, (4, 3))
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+"""Seconds that are written under an axis of durations."""
 
 
 def draw_charts(folder: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
@@ -36,47 +40,51 @@ def _draw_families(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
     """Bars of the share of each family in each split."""
     total = Counter(sample.family or "–" for rows in splits.values() for sample in rows)
     names = sorted(total, key=lambda name: (total[name], name))
-    (axes,) = _figure(path, 1, 1.1 + 0.27 * len(names))
+    figure = _figure(1.0 + 0.3 * len(names))
+    axes = figure.subplots()
     thick = 0.8 / len(splits)
     for i, (split, rows) in enumerate(splits.items()):
         counts = Counter(sample.family or "–" for sample in rows)
-        heights = [100 * counts[name] / len(rows) for name in names]
+        shares = [100 * counts[name] / len(rows) for name in names]
         places = np.arange(len(names)) + 0.4 - thick * (i + 0.5)
-        axes.barh(places, heights, thick * 0.9, color=_colour(i), label=f"{split} ({len(rows)})")
-    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.set_xlabel("% of the samples of the split", color=SOFT, fontsize=9)
-    _finish(path, axes, "Families", legend=True)
+        axes.barh(places, shares, thick * 0.9, color=_colour(i), label=f"{split} ({len(rows)})")
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], parse_math=False)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    _label(axes, "x", "% of the samples of the split")
+    _dress(axes, grid="x")
+    _legend(figure, axes)
+    _save(figure, path)
 
 
 def _draw_durations(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
-    """Durations of the recordings of each split, each recording once, on a logarithmic axis."""
-    (axes,) = _figure(path, 1, 2.9)
-    seconds = {
-        split: list({s.audio: s.duration for s in rows if s.duration is not None}.values())
-        for split, rows in splits.items()
-    }
-    _histogram(axes, seconds, "recordings, % of the split")
-    axes.set_xlabel("length of the recording", color=SOFT, fontsize=9)
-    _finish(path, axes, "Durations", legend=True)
+    """Durations of the recordings of each split, each recording once."""
+    figure = _figure(0.7 + 0.8 * len(splits))
+    rows = figure.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0]
+    values = [
+        list({s.audio: s.duration for s in samples if s.duration is not None}.values())
+        for samples in splits.values()
+    ]
+    _histograms(rows, values)
+    for axes, split, found in zip(rows, splits, values, strict=True):
+        _name(axes, f"{split}: {len(found)} recordings")
+    _label(rows[-1], "x", "length of the recording (heights: share of the split)")
+    _save(figure, path)
 
 
 def _draw_spans(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
     """How long gold spans are, and where in their recordings their middles lie."""
-    lengths, places = _figure(path, 2, 2.9)
-    spans = {split: [(s, *span) for s in rows for span in s.gold_spans] for split, rows in splits.items()}
-    _histogram(lengths, {split: [end - start for _, start, end in found] for split, found in spans.items()},
-               "gold spans, % of the split")  # fmt: skip
-    lengths.set_xlabel("length of the span", color=SOFT, fontsize=9)
+    figure = _figure(0.7 + 0.8 * len(splits))
+    panels = figure.subplots(len(splits), 2, sharex="col", squeeze=False)
+    spans = [[(s.duration, *span) for s in rows for span in s.gold_spans] for rows in splits.values()]
+    _histograms(panels[:, 0], [[end - start for _, start, end in found] for found in spans])
     edges = np.linspace(0, 100, 21)
-    for i, found in enumerate(spans.values()):
-        middles = [50 * (start + end) / sample.duration for sample, start, end in found if sample.duration]
-        _steps(places, middles, edges, i)
-    places.axhline(100 / (len(edges) - 1), color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
-    places.set_xlim(0, 100)
-    places.set_ylim(bottom=0)
-    places.set_xlabel("middle of the span, % of the recording", color=SOFT, fontsize=9)
-    _finish(path, places, "Where they lie (dashed: evenly)")
-    _finish(path, lengths, "How long gold spans are", legend=True)
+    for i, (axes, split, found) in enumerate(zip(panels[:, 1], splits, spans, strict=True)):
+        _bars(axes, [50 * (start + end) / whole for whole, start, end in found if whole], edges, i)
+        axes.axhline(100 / (len(edges) - 1), color=INK, linewidth=0.8, linestyle=DASHED)
+        _name(panels[i, 0], f"{split}: {len(found)} gold spans")
+    _label(panels[-1, 0], "x", "length of the span (heights: share of the split)")
+    _label(panels[-1, 1], "x", "middle of the span, % of the recording (dashed: evenly)")
+    _save(figure, path)
 
 
 def _draw_answers(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
@@ -87,81 +95,95 @@ def _draw_answers(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
             right = None if sample.choices is None else match_choice(sample.answer, sample.choices)
             if right is not None:
                 places.setdefault(len(sample.choices or ()), Counter())[right] += 1
-    (axes,) = _figure(path, 1, 2.6)
-    left, ticks, names = 0.0, [], []
+    figure = _figure(2.8)
+    axes = figure.subplots()
+    left = 0
+    ticks: dict[int, str] = {}
     for i, (size, found) in enumerate(sorted(places.items())):
         total = sum(found.values())
-        where = left + np.arange(size)
-        axes.bar(where, [100 * found[k] / total for k in range(size)], 0.75, color=_colour(i),
-                 label=f"{size} choices ({total})")  # fmt: skip
-        axes.plot([left - 0.5, left + size - 0.5], [100 / size] * 2, color=INK, lw=0.8, ls=(0, (4, 3)))
-        ticks += list(where)
-        names += [str(k + 1) for k in range(size)]
+        shares = [100 * found[k] / total for k in range(size)]
+        axes.bar(left + np.arange(size), shares, 0.75, color=_colour(i), label=f"{size} choices ({total})")
+        axes.plot([left - 0.5, left + size - 0.5], [100 / size] * 2, color=INK, lw=0.8, ls=DASHED)
+        ticks |= {left + k: str(k + 1) for k in range(size)}
         left += size + 1
-    axes.set_xticks(ticks, names)
-    axes.set_xlabel("place of the right choice (dashed: evenly)", color=SOFT, fontsize=9)
-    axes.set_ylabel("% of the questions", color=SOFT, fontsize=9)
-    _finish(path, axes, "Where the right choice stands", legend=bool(places))
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    _label(axes, "x", "place of the right choice (dashed: evenly)")
+    _label(axes, "y", "% of the questions")
+    _dress(axes, grid="y")
+    _legend(figure, axes)
+    _save(figure, path)
 
 
-def _histogram(axes: Axes, values: Mapping[str, Sequence[float]], label: str) -> None:
-    """Shares of seconds in even steps of their logarithm, a line per split."""
+def _histograms(rows: Sequence[Axes], values: Sequence[Sequence[float]]) -> None:
+    """Seconds of each split on a row of its own, in even steps of their logarithm."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    every = [value for found in values.values() for value in found]
+    every = [value for found in values for value in found]
     low, high = (max(min(every), 0.02) * 0.95, max(every) * 1.05) if every else (1.0, 10.0)
-    edges = np.geomspace(low, max(high, 1.2 * low), 31)
-    for i, (split, found) in enumerate(values.items()):
-        _steps(axes, found, edges, i, split)
+    edges = np.geomspace(low, max(high, 1.2 * low), 41)
+    for i, (axes, found) in enumerate(zip(rows, values, strict=True)):
+        _bars(axes, found, edges, i)
+    axes = rows[-1]
     axes.set_xscale("log")
-    ticks = [
-        t
-        for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
-        if low <= t <= high
-    ]
-    axes.set_xticks(ticks or [float(np.sqrt(low * high))])
+    axes.set_xticks([tick for tick in TICKS if low <= tick <= high] or [float(np.sqrt(low * high))])
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda t, _: f"{t:g} s" if t < 60 else clock(t, precise=False))
+        FuncFormatter(lambda tick, _: f"{tick:.3g} s" if tick < 60 else clock(tick, precise=False))
     )
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel(label, color=SOFT, fontsize=9)
 
 
-def _steps(axes: Axes, values: Sequence[float], edges: np.ndarray, number: int, label: str = "") -> None:
-    """Shares of values between edges as an outline, so that several can lie over each other."""
-    if not values:
-        return
+def _bars(axes: Axes, values: Sequence[float], edges: np.ndarray, number: int) -> None:
+    """Shares of values between edges."""
     counts, _ = np.histogram(values, edges)
-    shares = 100 * counts / len(values)
-    axes.stairs(shares, edges, color=_colour(number), linewidth=1.5, label=label or None)
-    axes.stairs(shares, edges, color=_colour(number), alpha=0.08, fill=True)
+    shares = 100 * counts / max(1, len(values))
+    axes.bar(edges[:-1], shares, np.diff(edges) * 0.92, align="edge", color=_colour(number))
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_yticks([])
+    _dress(axes, grid="x")
 
 
 def _colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def _figure(path: Path, panels: int, height: float) -> list[Any]:
-    """Axes side by side on a figure of their own."""
+def _figure(height: float) -> Figure:
+    """A figure of ``WIDTH`` by ``height`` inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), facecolor=PAGE, layout="constrained")
     FigureCanvasAgg(figure)
-    return list(figure.subplots(1, panels, squeeze=False)[0])
+    return figure
 
 
-def _finish(path: Path, axes: Axes, title: str, *, legend: bool = False) -> None:
-    """Give axes the house's look, and write the figure."""
+def _dress(axes: Axes, grid: Literal["x", "y"]) -> None:
+    """Give axes the house's look."""
     axes.set_facecolor("none")
-    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", parse_math=False)
     axes.tick_params(colors=SOFT, labelsize=8.5, length=0)
     axes.spines[:].set_visible(False)
     axes.spines["bottom"].set(visible=True, color=FAINT)
-    axes.grid(axis="both", color=FAINT, linewidth=0.6)
+    axes.grid(axis=grid, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
-    if legend and axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8.5, frameon=False, labelcolor=INK)
-    axes.figure.savefig(path, format="png", dpi=130, facecolor=PAGE)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _label(axes: Axes, axis: Literal["x", "y"], text: str) -> None:
+    write = axes.set_xlabel if axis == "x" else axes.set_ylabel
+    write(text, color=SOFT, fontsize=9)
+
+
+def _name(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", color=INK, fontsize=9, pad=3)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """The legend above the axes, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=len(labels),
+            fontsize=9, frameon=False, labelcolor=INK, handlelength=1.0,
+        )  # fmt: skip
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, format="png", dpi=130, facecolor=PAGE)

@@ -143,7 +143,8 @@ def build(
 ) -> None:
     """Make a dataset of questions with reasoning that listens again; ends with a folder for `load_dataset`."""
     from echo_agent.errors import DataError
-    from echo_agent.finetune.data.build_run import BuildOptions, run_build
+    from echo_agent.finetune.data.build import BuildOptions
+    from echo_agent.finetune.data.build import build as make
     from echo_agent.finetune.data.sources import Form, form_of
 
     if form and form not in list(Form):
@@ -166,7 +167,7 @@ def build(
         command=_command(),
     )
     with _progress() as progress:
-        made = run_build(source, out, options, report=_tell, progress=progress)
+        made = make(source, out, options, report=_tell, progress=progress)
     typer.echo(made)
 
 
@@ -181,7 +182,7 @@ def inspect(
     seed: Seed = 0,
 ) -> None:
     """Draw rows: waveform, events, what must be heard and what is heard again, question, choices, reasoning."""
-    from echo_agent.finetune.data.build_run import inspect_rows
+    from echo_agent.finetune.data.browse import inspect_rows
 
     chosen = tuple(name.strip() for name in ids.split(",") if name.strip())
     count = inspect_rows(dataset, out, rows=rows, split=split, family=family, ids=chosen, seed=seed)

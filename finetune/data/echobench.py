@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.blind import BlindPolicy, blind_accuracy, needs_audio
-from echo_agent.finetune.data.build import QuestionSet, finish, questions_of
 from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.grammar.composer import GrammarSettings
 from echo_agent.finetune.data.mixing import SceneSettings
+from echo_agent.finetune.data.needs_audio import BlindPolicy, blind_accuracy, needs_audio
+from echo_agent.finetune.data.question_sets import QuestionSet, finish, questions_of
 from echo_agent.finetune.data.records import Record, Sample, Split
 from echo_agent.finetune.data.scene_files import mix_scenes
 from echo_agent.finetune.data.stages import Progress, read_rows

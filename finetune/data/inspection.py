@@ -1,212 +1,248 @@
-"""Inspection: rows of a dataset as a person looks at them, in one picture or on one page.
+"""Samples as they look: waveform, events, gold spans and the spans that the reasoning asks for, with the text.
 
-Of each row: the waveform with what must be heard (shaded) and what the reasoning hears again (numbered bars), the
-events below it with what is said in them, the question with its choices, and the reasoning. The page is one file:
-pictures are inside it, recordings are linked.
+For reading a dataset by eye: nothing of a sample is cut off that a reader needs to judge it. :func:`draw_samples` draws
+samples with their text below each other; :func:`draw_strip` draws what cannot be written, for a page
+(:mod:`echo_agent.finetune.data.gallery`). Times are seconds, lengths inches.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import io
-import os
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from echo_agent.answers import match_choice
 from echo_agent.dialects import InlineDialect
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.judge import called_span
 from echo_agent.finetune.data.records import Event, Record, Sample
-from echo_agent.outline import clock, peaks
-from echo_agent.picture import COLOURS, COLUMNS, FAINT, INK, PAGE, SOFT, WAVE, Page
+from echo_agent.picture import INK, PAGE, SOFT, Page, draw_wave, mark_time
 from echo_agent.recording import Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KINDS = {
-    "sound": COLOURS[1],
-    "burst": COLOURS[2],
-    "notes": COLOURS[3],
-    "digits": COLOURS[4],
-    "words": COLOURS[5],
-}
-"""Colours of events; others are drawn as sounds."""
-GOLD = "#e8c468"
-LETTER = 0.0068
-"""Width of a letter of an event's name, as a part of the picture's width."""
-ROW = 0.21
-"""Height of a row of events, inches."""
+    "sound": "#7d8c9a", "burst": "#c98a1b", "notes": "#6d5a9c", "digits": "#2a7f9e", "words": "#2a7f9e",
+    "chord": "#b0567f", "beat": "#8a6d3b",
+}  # fmt: skip
+"""Colour of each kind of event."""
+GOLD, ASKED = "#4b8b5a", "#c8553d"
+"""Colours of the gold spans, and of what the reasoning asks for."""
+WAVE_HEIGHT, LANE = 1.0, 0.3
+SIZE = 8.0
+"""Points of the labels of events."""
+DPI = 110
+CAPTION = "green: gold spans   ·   red and numbered: what the reasoning asks to hear again"
+MOST = 40
+"""Most samples of one picture."""
+
+Span = tuple[float, float]
 
 
-def draw_samples(samples: Sequence[Sample], records: Mapping[str, Record], audio: Path, path: Path) -> None:
-    """Draw samples below each other as a PNG.
+def draw_samples(
+    samples: Sequence[Sample], records: Mapping[str, Record], audio_root: Path, path: Path
+) -> Path:
+    """Draw samples below each other as one PNG; returns its path.
 
     Args:
-        samples: What is drawn.
-        records: What is known of their recordings, by id; what is missing is drawn without events.
-        audio: Folder that the samples' audio is relative to.
+        samples: At most 40.
+        records: What is known of the recordings, by id; the events of one that is missing are not drawn.
+        audio_root: Folder that the paths of the samples' audio are relative to.
         path: File to write.
 
     Raises:
-        DataError: The picture cannot be written.
+        DataError: There are no samples, or too many for a picture, or the picture cannot be written.
         RecordingError: A recording cannot be read.
     """
-    _save(path, _picture(samples, records, audio))
-
-
-def page(samples: Sequence[Sample], records: Mapping[str, Record], audio: Path, path: Path) -> None:
-    """Write a page of samples as HTML that needs nothing else but the recordings; arguments as for a picture."""
-    parts = []
-    for sample in samples:
-        picture = base64.b64encode(_picture([sample], records, audio)).decode()
-        place = os.path.relpath(audio / sample.audio, path.parent)
-        right = html.escape(", ".join(sample.right))
-        parts.append(
-            f"<article><h2>{html.escape(sample.question)}</h2>"
-            f'<p>{_choices(sample)}</p><img alt="{right}" src="data:image/png;base64,{picture}">'
-            f'<audio controls preload="none" src="{html.escape(place, quote=True)}"></audio>'
-            f"<p>{html.escape(sample.reasoning)}</p><p><small>{html.escape(_about(sample))}</small></p></article>"
+    if not 1 <= len(samples) <= MOST:
+        raise DataError(
+            f"a picture shows 1 to {MOST} samples, not {len(samples)}: choose some, or write a page"
         )
-    _save(path, _HTML.replace("BODY", "\n".join(parts)).encode())
+    page = Page()
+    strips: list[_Strip] = []
+    page.skip(0.25)
+    for sample in samples:
+        _write_sample(page, sample)
+        page.skip(0.1)
+        strips.append(_Strip(page, sample, records.get(sample.record), audio_root))
+        page.skip(0.4)
+        page.write(sample.reasoning, size=10, lines=30)
+        page.skip(0.5)
+    page.write(CAPTION, size=8.5, colour=SOFT, lines=1)
+    page.skip(0.25)
+    partial = path.with_name(f".{path.name}.partial")
+    with drawing(path):
+        _save(page, strips, partial)
+        partial.replace(path)
+    return path
 
 
-_HTML = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Rows</title><style>
-body {{ font: 16px/1.5 sans-serif; color: {INK}; background: {PAGE} }}
-body {{ max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
-article {{ border-top: 1px solid {FAINT}; padding: 1rem 0 2rem }}
-h2 {{ font-size: 1.15rem; margin: 0.5rem 0 }} img, audio {{ width: 100% }} small {{ color: {SOFT} }}
-</style></head><body>
-BODY
-</body></html>
-"""
+def draw_strip(sample: Sample, record: Record | None, audio_root: Path) -> bytes:
+    """Waveform and events of one sample without its text, as PNG data; raises RecordingError."""
+    page = Page()
+    strip = _Strip(page, sample, record, audio_root)
+    page.skip(0.3)
+    picture = io.BytesIO()
+    with drawing(audio_root):
+        _save(page, [strip], picture)
+    return picture.getvalue()
 
 
-def _choices(sample: Sample) -> str:
-    if sample.choices is None:
-        return f"open: <b>{html.escape(' / '.join(sample.right))}</b>"
-    shown = [html.escape(c) if c != sample.answer else f"<b>{html.escape(c)}</b>" for c in sample.choices]
-    return " · ".join(shown)
+def asked_spans(sample: Sample) -> list[Span]:
+    """The spans that the reasoning asks for, in order; those that cannot be read or lie nowhere are left out."""
+    end = sample.duration or math.inf
+    calls = (call.arguments for call in InlineDialect().parse(sample.reasoning).calls)
+    spans = (sorted((call["start"], call["end"])) for call in calls)
+    return [
+        (max(0.0, a), min(b, end))
+        for a, b in spans
+        if math.isfinite(a) and math.isfinite(b) and a < end and b > 0
+    ]
 
 
-def _about(sample: Sample) -> str:
-    """What a row is, in a line."""
-    parts = (
-        sample.id,
-        sample.family,
-        sample.difficulty,
-        sample.split,
-        sample.use,
-        sample.phrasing,
-        sample.licence,
-    )
-    return " · ".join(part for part in parts if part)
+def described(event: Event) -> str:
+    """An event in a few words: its label, what is said or played, how often it is struck."""
+    words = event.label
+    if event.content:
+        words += f": {' '.join(event.content)}"
+    if event.kind == "burst":
+        words += f" ×{event.hits}"
+    return words + (f" ({event.gender})" if event.gender else "")
 
 
-def _picture(samples: Sequence[Sample], records: Mapping[str, Record], audio: Path) -> bytes:
-    """The samples as a PNG."""
-    sheet = Page()
-    rows = []
-    for number, sample in enumerate(samples):
-        record = records.get(sample.record)
-        events = record.events if record else ()
-        lanes = _lanes(events, record.duration if record else 1.0)
-        sheet.skip(0.3)
-        sheet.write(sample.question, size=13, weight="bold", lines=3)
-        if sample.choices is None:
-            sheet.write(f"→ {' / '.join(sample.right)}", size=10.5, lines=2)
-        else:
-            shown = "   ·   ".join(f"✓ {c}" if c == sample.answer else c for c in sample.choices)
-            sheet.write(shown, size=10.5, lines=2)
-        sheet.skip(0.12)
-        sheet.box(f"wave {number}", 1.1)
-        sheet.box(f"events {number}", ROW * (1 + max(lanes, default=0)) + 0.3)
-        sheet.skip(0.25)
-        if sample.reasoning:
-            sheet.write(sample.reasoning, size=10, lines=8)
-        sheet.write(_about(sample), size=8, colour=SOFT, lines=2)
-        sheet.skip(0.15)
-        rows.append((sample, events, lanes))
-    figure, boxes = sheet.lay_out()
-    for number, (sample, events, lanes) in enumerate(rows):
-        recording = Recording.open(audio / sample.audio)
-        _draw_wave(boxes[f"wave {number}"], recording, sample)
-        _draw_events(boxes[f"events {number}"], events, lanes, recording.duration)
-    held = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)  # drawn as a box instead
-        figure.savefig(held, format="png", dpi=110, facecolor=PAGE)
-    return held.getvalue()
+# --- the picture ------------------------------------------------------------------------------------------------
 
 
-def _lanes(events: Sequence[Event], duration: float) -> list[int]:
-    """The row of each event: the first in which neither its bar nor its name runs into another's."""
-    taken: list[float] = []
-    lanes = []
-    for event in events:
-        end = max(event.offset, event.onset + len(_name(event)) * LETTER * duration) + 0.004 * duration
-        lane = next((i for i, until in enumerate(taken) if until <= event.onset), len(taken))
+class _Strip:
+    """Waveform and events of one sample, for which it keeps room on a page."""
+
+    def __init__(self, page: Page, sample: Sample, record: Record | None, audio_root: Path) -> None:
+        self.sample, self.events = sample, events_of(record)
+        self.recording = Recording.open(audio_root / sample.audio)
+        self.spans = asked_spans(sample)
+        self.asked = _lanes_of(self.spans, 0.03 * self.recording.duration)
+        scale = self.recording.duration / (Page.WIDTH - Page.LEFT - Page.RIGHT)
+        style = {"fontsize": SIZE, "fontweight": "normal"}
+        widths = [(page.width(described(event), style) + 0.12) * scale for event in self.events]
+        self.labels = [self._label(event, width) for event, width in zip(self.events, widths, strict=True)]
+        self.lanes = _lanes_of([(low, high) for low, high, _ in self.labels], 0.0)
+        self.wave, self.bars = f"wave-{len(page.boxes)}", f"bars-{len(page.boxes)}"
+        page.box(self.wave, WAVE_HEIGHT + LANE * max(self.asked, default=0))
+        page.box(self.bars, LANE * (max(self.lanes, default=0) + 0.2))
+
+    def _label(self, event: Event, width: float) -> tuple[float, float, bool]:
+        """From where to where an event with its label reaches, and whether the label ends with it.
+
+        A label begins with its event, unless it would leave the page on the right.
+        """
+        if event.onset + width > self.recording.duration:
+            return min(event.onset, event.offset - width), event.offset, True
+        return event.onset, max(event.offset, event.onset + width), False
+
+    def draw(self, boxes: Mapping[str, Axes]) -> None:
+        """Draw into the axes of a page that is laid out."""
+        for start, end in self.sample.gold_spans:
+            boxes[self.wave].axvspan(start, end, color=GOLD, alpha=0.28, linewidth=0)
+            boxes[self.bars].axvspan(start, end, color=GOLD, alpha=0.14, linewidth=0)
+        self._draw_wave(boxes[self.wave])
+        self._draw_events(boxes[self.bars])
+
+    def _draw_wave(self, axes: Axes) -> None:
+        """The waveform, and above it a numbered bar for each span that is asked for."""
+        draw_wave(axes, self.recording)
+        unit = 2.08 / WAVE_HEIGHT
+        axes.set_ylim(-1.04, 1.04 + unit * LANE * max(self.asked, default=0))
+        badge = {"boxstyle": "circle,pad=0.2", "facecolor": ASKED, "edgecolor": PAGE}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold"}
+        for number, ((start, end), lane) in enumerate(zip(self.spans, self.asked, strict=True), start=1):
+            level = 1.04 + unit * LANE * (lane - 0.5)
+            axes.plot([start, end], [level, level], color=ASKED, linewidth=2.4, solid_capstyle="butt")
+            axes.vlines([start, end], -1.04, level, color=ASKED, linewidth=0.8, linestyle=(0, (3, 2)))
+            axes.text((start + end) / 2, level, f"{number}", color="white", bbox=badge, zorder=5, **style)
+
+    def _draw_events(self, axes: Axes) -> None:
+        """A bar for each event in its lane, and below it what it is."""
+        duration = self.recording.duration
+        axes.set_ylim(max(self.lanes, default=0) + 0.2, 0)
+        axes.set_yticks([])
+        mark_time(axes, duration)
+        axes.grid(axis="x", color=SOFT, alpha=0.15, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for event, lane, (*_, late) in zip(self.events, self.lanes, self.labels, strict=True):
+            width = max(event.offset - event.onset, 0.002 * duration)
+            axes.barh(lane - 0.84, width, 0.2, left=event.onset, color=KINDS[event.kind])
+            side, place = ("right", event.offset) if late else ("left", event.onset)
+            style: dict[str, Any] = {"ha": side, "va": "top", "fontsize": SIZE, "color": INK}
+            axes.text(place, lane - 0.68, described(event), parse_math=False, **style)
+
+
+def _lanes_of(spans: Sequence[Span], room: float) -> list[int]:
+    """The lowest lane, from 1, for each span in which it meets no earlier one; each takes ``room`` at least."""
+    taken: list[list[Span]] = []
+    lanes: list[int] = []
+    for start, end in spans:
+        middle = (start + end) / 2
+        low, high = min(start, middle - room / 2), max(end, middle + room / 2)
+        free = (i for i, there in enumerate(taken) if all(high <= a or low >= b for a, b in there))
+        lane = next(free, len(taken))
         if lane == len(taken):
-            taken.append(0.0)
-        taken[lane] = end
-        lanes.append(lane)
+            taken.append([])
+        taken[lane].append((low, high))
+        lanes.append(lane + 1)
     return lanes
 
 
-def _name(event: Event) -> str:
-    """What is written beside an event."""
-    if event.content and event.kind != "chord":
-        who = f" ({event.gender})" if event.gender else ""
-        return " ".join(event.content) + who
-    return f"{event.label} ×{event.hits}" if event.kind == "burst" else event.label
+def _save(page: Page, strips: Sequence[_Strip], target: Path | io.BytesIO) -> None:
+    """Lay a page out, draw its strips, and write it as PNG."""
+    figure, boxes = page.lay_out()
+    for strip in strips:
+        strip.draw(boxes)
+    figure.savefig(target, format="png", dpi=DPI, facecolor=PAGE)
 
 
-def _draw_wave(axes: Axes, recording: Recording, sample: Sample) -> None:
-    """The waveform, what must be heard, and what is heard again, in its order."""
-    duration = recording.duration
-    outline = peaks(recording, COLUMNS)
-    outline = outline / (float(outline.max(initial=0.0)) or 1.0)
-    times = (np.arange(COLUMNS) + 0.5) * duration / COLUMNS
-    for start, end in sample.gold_spans:
-        axes.axvspan(start, max(end, start + 0.002 * duration), color=GOLD, alpha=0.45, linewidth=0)
-    axes.fill_between(times, -outline, outline, color=WAVE, linewidth=0.4)
-    for number, call in enumerate(InlineDialect().parse(sample.reasoning).calls, start=1):
-        start, end = called_span(call)
-        colour = COLOURS[(number - 1) % len(COLOURS)]
-        axes.plot([start, end], [1.15, 1.15], color=colour, linewidth=2.4, solid_capstyle="butt")
-        axes.text(
-            (start + end) / 2, 1.24, str(number), color=colour, fontsize=8, ha="center", fontweight="bold"
-        )
-    axes.set(xlim=(0, duration), ylim=(-1.05, 1.5), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+def _write_sample(page: Page, sample: Sample) -> None:
+    """Question, choices with the right one filled, and what kind of question it is."""
+    page.write(sample.question, size=13, weight="bold", lines=6)
+    page.write(_marked(sample), size=10.5, lines=8)
+    page.write(kind_of(sample), size=8.5, colour=SOFT, lines=2)
 
 
-def _draw_events(axes: Axes, events: Sequence[Event], lanes: Sequence[int], duration: float) -> None:
-    """A bar per event with its name, on the time axis."""
-    for event, lane in zip(events, lanes, strict=True):
-        colour = KINDS.get(event.kind, KINDS["sound"])
-        axes.barh(-lane, event.offset - event.onset, left=event.onset, height=0.78, color=colour, alpha=0.28)
-        axes.text(
-            event.onset, -lane, f" {_name(event)}", fontsize=8, va="center", color=INK, parse_math=False
-        )
-    axes.set(xlim=(0, duration), ylim=(-max(lanes, default=0) - 0.6, 0.6), yticks=[])
-    axes.xaxis.set_major_formatter(lambda second, _: clock(second, precise=False))
-    axes.tick_params(colors=SOFT, labelsize=8, length=0)
-    axes.spines[:].set_visible(False)
+def _marked(sample: Sample) -> str:
+    if sample.choices is None:
+        return "→ " + " / ".join(sample.right)
+    right = match_choice(sample.answer, sample.choices)
+    return "   ·   ".join(f"{'●' if i == right else '○'} {choice}" for i, choice in enumerate(sample.choices))
 
 
-def _save(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.rename(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+def kind_of(sample: Sample) -> str:
+    """What kind of question it is, and which, on one line."""
+    facts = (
+        sample.family,
+        sample.difficulty,
+        sample.use,
+        sample.split,
+        sample.phrasing,
+        sample.id,
+        sample.audio,
+    )
+    return "   ·   ".join(fact for fact in facts if fact)
+
+
+def events_of(record: Record | None) -> Sequence[Event]:
+    """The events of a record; none where nothing is known."""
+    return () if record is None else record.events
+
+
+@contextmanager
+def drawing(path: Path) -> Iterator[None]:
+    """Characters without a glyph are drawn as boxes; what the disk has against it is said in one line."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror or error}") from error

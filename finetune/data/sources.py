@@ -12,9 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.build import gather
 from echo_agent.finetune.data.corpora.sourced import Sourced
 from echo_agent.finetune.data.mixing import SceneSettings
+from echo_agent.finetune.data.question_sets import gather
 from echo_agent.finetune.data.records import Record, Split
 from echo_agent.finetune.data.stages import Progress, read_rows
 

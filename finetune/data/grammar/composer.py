@@ -47,8 +47,6 @@ class GrammarSettings(BaseModel):
     """Share of questions that the first listen may suffice for whose reasoning listens again all the same."""
     rl_share: Share = 0.3
     """Share of training questions that are left to reinforcement learning, and come without reasoning."""
-    inside_only: bool = False
-    """Whether every wrong choice that is a sound must be heard in the recording."""
     families: tuple[str, ...] = FAMILIES
     """Which families are asked."""
 
@@ -76,7 +74,7 @@ def compose(
     count = 0
     for record in records:
         rng = np.random.default_rng([settings.seed, *record.id.encode()])
-        scope = Scope(record, rng, balance, settings.open_share, settings.inside_only, about)
+        scope = Scope(record, rng, balance, settings.open_share, about)
         wanted = int(rng.integers(settings.fewest, max(settings.fewest, settings.most) + 1))
         asked: set[str] = set()
         for family in balance_order(balance, tuple(kinds), rng):

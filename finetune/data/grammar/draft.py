@@ -118,8 +118,6 @@ class Scope:
     balance: Balance
     open_share: float = 0.25
     """Share of questions without choices, in the families that allow it."""
-    inside_only: bool = False
-    """Whether wrong choices must be heard in the recording."""
     about: About = About()
     """What the set that the recording belongs to can say."""
     events: tuple[Event, ...] = field(init=False)
@@ -220,8 +218,6 @@ class Scope:
         inside = self.distinct(self.balance.overdue(kind, pool, self.rng), [answer, *named], 3)
         if len(inside) == 3:
             return inside
-        if self.inside_only:
-            return None
         absent = [label for label in self.absent() if outside is None or label in outside]
         due = self.balance.overdue(kind, absent, self.rng)
         wrong = [*inside, *self.distinct(due, [answer, *named, *inside], 3 - len(inside))]

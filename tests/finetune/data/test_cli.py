@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from echo_agent.cli import DEBUG, main
-from echo_agent.finetune.data.build_run import records_in
+from echo_agent.finetune.data.browse import records_in
 from echo_agent.finetune.data.dataset import read_samples
 from echo_agent.finetune.data.judge import judge
 from tests.finetune.data.chats import Say, serving

@@ -10,7 +10,7 @@ import pytest
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.data import echobench
-from echo_agent.finetune.data.build_run import records_in
+from echo_agent.finetune.data.browse import records_in
 from echo_agent.finetune.data.dataset import read_samples
 from echo_agent.finetune.data.echobench import LOCK, SETS, TESTS, build_bench
 from echo_agent.finetune.data.grammar.phrasings import wordings

@@ -10,7 +10,9 @@ import pytest
 import soundfile
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.build import (
+from echo_agent.finetune.data.card import About
+from echo_agent.finetune.data.grammar.composer import GrammarSettings
+from echo_agent.finetune.data.question_sets import (
     QuestionSet,
     by_split,
     finish,
@@ -18,8 +20,6 @@ from echo_agent.finetune.data.build import (
     questions_of,
     split_of,
 )
-from echo_agent.finetune.data.card import About
-from echo_agent.finetune.data.grammar.composer import GrammarSettings
 from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.data.stages import read_rows
 from tests.finetune.data.symbolic import record

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from echo_agent.finetune.data.blind import BlindPolicy, blind_accuracy, cross_fitted, needs_audio
 from echo_agent.finetune.data.grammar.composer import GrammarSettings, compose
+from echo_agent.finetune.data.needs_audio import BlindPolicy, blind_accuracy, cross_fitted, needs_audio
 from echo_agent.finetune.data.records import Sample
 from tests.finetune.data.symbolic import record
 
