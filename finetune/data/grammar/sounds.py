@@ -18,6 +18,8 @@ ALIKE, ALIKE_DB = 1.25, 2.0
 knows that thunder outlasts a beep need not listen."""
 HITS = ("2", "3", "4", "5", "6")
 PARTS = ("the first third", "the middle third", "the last third")
+PAUSES = (0.8, 12.0)
+"""Shortest and longest pause that is asked about, s; wrong choices lie between them too, or none would believe them."""
 PAUSE_STEP = 1.8
 """Ratio of one length of a pause to the next among the choices."""
 ASIDE = 4
@@ -251,12 +253,10 @@ def pause(scope: Scope) -> Draft | None:
         if i + 1 not in scope.once or not scope.follows(i, i + 1):
             continue
         gap = scope.events[i + 1].onset - scope.events[i].offset
-        if not 0.8 <= gap <= 12:
-            continue
         rank = scope.balance.rarest(kind, range(4), scope.rng)
         steps = [gap * PAUSE_STEP ** (k - rank) for k in range(4)]
         shown = [f"{step:.1f} s" for step in steps]
-        if steps[0] < 0.3 or steps[-1] > 25 or len(set(shown)) < 4:
+        if steps[0] < PAUSES[0] or steps[-1] > PAUSES[1]:
             continue
         scope.balance.least(kind, (rank,), scope.rng)
         wrong = [text for k, text in enumerate(shown) if k != rank]
@@ -343,31 +343,30 @@ def more_hits(scope: Scope) -> Draft | None:
 
 
 def pair(scope: Scope) -> Draft | None:
-    """``pattern/pair``: the two sounds that come twice in the same order; other pairs come once."""
+    """``pattern/pair``: the two sounds that come twice in the same order; no other pair does."""
     if not scope.record.complete:
         return None
     rows: dict[tuple[str, str], list[int]] = {}
     for i in range(len(scope.events) - 1):
         if scope.is_sound(i) and scope.is_sound(i + 1):
             rows.setdefault((scope.label(i), scope.label(i + 1)), []).append(i)
-    twice = [row for row, places in rows.items() if len(places) > 1 and row[0] != row[1]]
-    if len(twice) != 1 or len(rows[twice[0]]) != 2:
-        return None
-    first, again = rows[twice[0]]
-    if again < first + 2 or not all(scope.follows(i, i + 1) for i in (first, again)):
-        return None
-    answer = f"{twice[0][0]}, then {twice[0][1]}"
-    once = [
-        f"{a}, then {b}"
-        for (a, b), places in rows.items()
-        if len(places) == 1
-        and a != b
-        and not {a, b} & set(twice[0])  # else it would be the one that the others are made of
-        and scope.follows(places[0], places[0] + 1)
+    twice = {row: places for row, places in rows.items() if len(places) > 1 and row[0] != row[1]}
+    sound = [
+        row
+        for row, places in twice.items()
+        if len(places) == 2 and places[1] >= places[0] + 2 and all(scope.follows(i, i + 1) for i in places)
     ]
-    if len(once) < 3:
+    if not sound:
         return None
-    wrong = [once[int(k)] for k in scope.rng.permutation(len(once))[:3]]
+    chosen = sound[int(scope.rng.integers(len(sound)))]
+    first, again = twice[chosen]
+    answer = f"{chosen[0]}, then {chosen[1]}"
+    # Each label stands in one choice only, so that no choice looks like the one that the others are made of.
+    others = [label for label in scope.present() if not any(label in row for row in twice)]
+    if len(others) < 6:
+        return None
+    drawn = [others[int(k)] for k in scope.rng.permutation(len(others))[:6]]
+    wrong = [f"{a}, then {b}" for a, b in zip(drawn[::2], drawn[1::2], strict=True)]
     choices = scope.balance.place("pattern/pair", answer, wrong, scope.rng)
     return Draft(
         "pattern/pair", {}, answer, choices, tuple(Look(i) for i in (first, first + 1, again, again + 1))
