@@ -5,10 +5,11 @@ arXiv 2509.21060). The *blind policy* measures that: it learns from questions an
 as a conditional logit (McFadden 1974) over hashed features of the wording, the choice, its place, its rank among
 numbers, and its likeness to the other choices.
 
-Dropping all that it answers rightly would only turn the bias round: what is left would be the questions that it gets
-wrong. So questions are *thinned*: where, at some confidence, its answers are right more often than chance, so many of
-the right ones are dropped that the rest are right as often as chance. Every question is judged by a policy that has not
-seen it, nor any question about the same recordings.
+Dropping what it answers rightly would only turn the bias round, and thinning its likeliest choices would hand the lead
+to the second likeliest. So a question is kept with a probability that undoes what the text tells: that of the least
+likely choice over that of the right one. Among the questions that are kept, each choice is then as likely as any other,
+as far as the policy's probabilities are true; they are calibrated for each family. Every question is judged by a policy
+that has not seen it, nor any question about the same recording.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ SIZE = 1 << 15
 """Hashed features."""
 STEPS, RATE, DECAY = 120, 0.05, 2e-4
 """Steps of Adam, its rate, and the weight of the squared norm in the loss."""
-BINS = 4
-"""Levels of confidence at which a family is thinned."""
 FOLDS = 5
-SURE = 1.0
-"""Standard errors by which the blind policy must be better than chance before anything is dropped."""
+MARGIN = 0.05
+"""By how much the likeliest choice must be above an even share before a question may be dropped."""
+POWERS = tuple(k / 10 for k in range(21))
+"""Powers of the probabilities that are tried to calibrate them; 0 means that nothing was learned."""
 
 
 class BlindReport(BaseModel):
@@ -122,29 +123,29 @@ def needs_audio(samples: Sequence[Sample], *, seed: int) -> tuple[list[Sample], 
     asked = [sample for sample in samples if _right(sample) is not None]
     rows = cross_fitted(asked, seed)
     rng = np.random.default_rng([seed, 1])
-    dropped: set[int] = set()
+    lost: set[int] = set()
     for family in sorted({sample.family for sample in asked}):
         mine = [i for i, sample in enumerate(asked) if sample.family == family]
-        mine.sort(key=lambda i: (float(rows[i].max() * len(rows[i])), i))
-        for part in np.array_split(np.array(mine), BINS):
-            dropped.update(_thinned([int(i) for i in part], asked, rows, rng))
-    lost = {id(asked[i]) for i in dropped}
+        right = [_right(asked[i]) or 0 for i in mine]
+        for i, k, row in zip(mine, right, calibrated([rows[i] for i in mine], right), strict=True):
+            told = row.max() - 1 / len(row) > MARGIN
+            if told and rng.random() >= row.min() / row[k]:
+                lost.add(id(asked[i]))
     return [s for s in samples if id(s) not in lost], [s for s in samples if id(s) in lost]
 
 
-def _thinned(
-    part: Sequence[int], asked: Sequence[Sample], rows: Sequence[np.ndarray], rng: np.random.Generator
-) -> list[int]:
-    """Which of the rightly answered are dropped, so that the rest are right as often as chance."""
-    if not part:
-        return []
-    right = [i for i in part if int(np.argmax(rows[i])) == _right(asked[i])]
-    chance = float(np.mean([1 / len(rows[i]) for i in part]))
-    error = (chance * (1 - chance) / len(part)) ** 0.5
-    if len(right) / len(part) <= chance + SURE * error:
-        return []
-    stay = round(chance * (len(part) - len(right)) / (1 - chance))
-    return [right[int(k)] for k in rng.permutation(len(right))[stay:]]
+def calibrated(rows: Sequence[np.ndarray], right: Sequence[int]) -> list[np.ndarray]:
+    """Probabilities raised to the power that makes the right choices likeliest (temperature scaling, Guo 2017)."""
+    best = max(
+        POWERS,
+        key=lambda power: sum(float(np.log(_powered(r, power)[k])) for r, k in zip(rows, right, strict=True)),
+    )
+    return [_powered(row, best) for row in rows]
+
+
+def _powered(row: np.ndarray, power: float) -> np.ndarray:
+    raised = np.maximum(row, 1e-9) ** power
+    return raised / raised.sum()
 
 
 def _reported(asked: Sequence[Sample], hits: Sequence[bool]) -> BlindReport:

@@ -365,8 +365,10 @@ def pair(scope: Scope) -> Draft | None:
     others = [label for label in scope.present() if not any(label in row for row in twice)]
     if len(others) < 6:
         return None
-    drawn = [others[int(k)] for k in scope.rng.permutation(len(others))[:6]]
+    drawn = scope.balance.overdue("pattern/pair", others, scope.rng)[:6]
     wrong = [f"{a}, then {b}" for a, b in zip(drawn[::2], drawn[1::2], strict=True)]
+    for label, against in zip(chosen, (drawn[::2], drawn[1::2]), strict=True):
+        scope.balance.decide("pattern/pair", label, against)
     choices = scope.balance.place("pattern/pair", answer, wrong, scope.rng)
     return Draft(
         "pattern/pair", {}, answer, choices, tuple(Look(i) for i in (first, first + 1, again, again + 1))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from echo_agent.finetune.data.grammar.balance import FAR
 from echo_agent.finetune.data.grammar.draft import Draft, Look, Maker, Scope, akin
 from echo_agent.finetune.data.grammar.phrasings import ORDINALS, place
 from echo_agent.finetune.data.questions import DIGITS
@@ -129,16 +128,22 @@ def numerals(said: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((" ".join(figures), "".join(figures))))
 
 
+def _by_length(scope: Scope, kind: str) -> str:
+    """A key to balance by for recordings of about the same length: how long one is must not tell who speaks."""
+    return f"{kind}/{min(3, int(scope.record.duration // 30))}"
+
+
 def who(scope: Scope) -> Draft | None:
     """``who/speaks``: whether a woman or a man speaks at a place."""
     kind = "who/speaks"
     known = [(i, where) for i, where in _phrases(scope, ("digits", "words")) if scope.events[i].gender]
     if not known or not scope.about.both_genders:
         return None
-    gender = scope.balance.rarest(kind, sorted({scope.events[i].gender for i, _ in known}), scope.rng)
-    if scope.balance.lead(kind, gender, ("woman", "man")) > FAR:
+    key = _by_length(scope, kind)
+    gender = scope.balance.rarest(key, sorted({scope.events[i].gender for i, _ in known}), scope.rng)
+    if scope.balance.lead(key, gender, ("woman", "man")) > 1:
         return None
-    scope.balance.least(kind, (gender,), scope.rng)
+    scope.balance.least(key, (gender,), scope.rng)
     fitting = [entry for entry in known if scope.events[entry[0]].gender == gender]
     i, where = fitting[int(scope.rng.integers(len(fitting)))]
     answer = f"a {gender}"
@@ -153,9 +158,10 @@ def who_first(scope: Scope) -> Draft | None:
     if len({scope.events[i].gender for i in spoken} - {""}) < 2 or not scope.record.complete:
         return None
     first = scope.events[spoken[0]]
-    if not first.gender or scope.balance.rarest(kind, ("woman", "man"), scope.rng) != first.gender:
+    key = _by_length(scope, kind)
+    if not first.gender or scope.balance.lead(key, first.gender, ("woman", "man")) > 0:
         return None
-    scope.balance.least(kind, (first.gender,), scope.rng)
+    scope.balance.least(key, (first.gender,), scope.rng)
     answer = f"a {first.gender}"
     return Draft(kind, {}, answer, GENDERS, (Look(spoken[0], f"{answer} speaking"),))
 

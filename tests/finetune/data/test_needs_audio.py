@@ -59,7 +59,14 @@ def bell(rng: np.random.Generator, drawn: list[str]) -> int:
     return drawn.index("bell") if "bell" in drawn else fair(rng, drawn)
 
 
+def graded(*shares: float) -> Order:
+    """Every place right with its own share: where the likeliest is thinned out, the next must not take its place."""
+    return lambda rng, drawn: int(rng.choice(4, p=shares))
+
+
 BIASES = {
+    "places by degrees": (graded(0.4, 0.3, 0.2, 0.1), None),
+    "two places": (graded(0.5, 0.4, 0.05, 0.05), None),
     "the third place": (mostly(lambda rng, drawn: 2), None),
     "one label": (mostly(bell), None),
     "the longest": (mostly(lambda rng, drawn: max(range(4), key=lambda k: (len(drawn[k]), -k))), None),
@@ -72,9 +79,9 @@ def test_a_planted_bias_is_found_and_thinned_out(bias: str) -> None:
     right, choices = BIASES[bias]
     train, test = made(1500, right, 1, choices), made(800, right, 2, choices, start=5000)
     report = blind_accuracy(BlindPolicy(train), test)
-    assert report.gap > 15 and report.interval[0] > report.chance
+    assert report.gap > 8 and report.interval[0] > report.chance
     kept, dropped = needs_audio([*train, *test], seed=0)
-    assert dropped and len(kept) > 0.25 * 2300
+    assert dropped and len(kept) > 0.12 * 2300
     held = [sample for sample in kept if int(sample.id[1:]) >= 5000]
     after = blind_accuracy(BlindPolicy([sample for sample in kept if int(sample.id[1:]) < 5000]), held)
     assert after.gap < 5, after.report()
