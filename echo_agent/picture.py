@@ -144,14 +144,18 @@ def _draw(
 
 
 def _lanes(listens: Sequence[Listen], duration: float) -> list[int]:
-    """Give each re-listen the lowest lane, from 1, in which neither its bar nor its number runs into another's."""
-    room = 0.03 * duration
+    """Give each re-listen a lane in which neither its bar nor its number runs into another's."""
+    return lanes_of([(listen.start, listen.end) for listen in listens], 0.03 * duration)
+
+
+def lanes_of(spans: Sequence[tuple[float, float]], room: float) -> list[int]:
+    """The lowest lane, from 1, for each span in which it meets no earlier one; each takes ``room`` at least."""
     taken: list[list[tuple[float, float]]] = []
     lanes: list[int] = []
-    for listen in listens:
-        middle = (listen.start + listen.end) / 2
-        low, high = min(listen.start, middle - room / 2), max(listen.end, middle + room / 2)
-        free = (i for i, spans in enumerate(taken) if all(high <= a or low >= b for a, b in spans))
+    for start, end in spans:
+        middle = (start + end) / 2
+        low, high = min(start, middle - room / 2), max(end, middle + room / 2)
+        free = (i for i, there in enumerate(taken) if all(high <= a or low >= b for a, b in there))
         lane = next(free, len(taken))
         if lane == len(taken):
             taken.append([])

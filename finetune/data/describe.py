@@ -7,16 +7,14 @@ stored as it is; where it answers nothing that can be read, the field is empty a
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echo_agent.errors import ContextError, QuestionError, RecordingError
 from echo_agent.finetune.data.records import Record
-from echo_agent.finetune.data.stages import Progress, Rows, read_rows, run_stage
+from echo_agent.finetune.data.stages import Progress, Rows, content_hash, read_rows, run_stage
 from echo_agent.finetune.data.templates import load_prompt
 
 if TYPE_CHECKING:
@@ -114,8 +112,3 @@ def read_descriptions(path: Path) -> Descriptions:
         {row["record"]: {field: row[field] for field in FIELDS} for row in rows},
         {row["record"]: row["problem"] for row in rows if row["problem"]},
     )
-
-
-def content_hash(texts: Iterable[str]) -> str:
-    """One hash for many texts, in their order."""
-    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()

@@ -19,7 +19,7 @@ from echo_agent.answers import match_choice
 from echo_agent.dialects import InlineDialect
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.records import Event, Record, Sample
-from echo_agent.picture import INK, PAGE, SOFT, Page, draw_wave, mark_time
+from echo_agent.picture import INK, PAGE, SOFT, Page, draw_wave, lanes_of, mark_time
 from echo_agent.recording import Recording
 
 if TYPE_CHECKING:
@@ -124,12 +124,12 @@ class _Strip:
         self.sample, self.events = sample, events_of(record)
         self.recording = Recording.open(audio_root / sample.audio)
         self.spans = asked_spans(sample)
-        self.asked = _lanes_of(self.spans, 0.03 * self.recording.duration)
+        self.asked = lanes_of(self.spans, 0.03 * self.recording.duration)
         scale = self.recording.duration / (Page.WIDTH - Page.LEFT - Page.RIGHT)
         style = {"fontsize": SIZE, "fontweight": "normal"}
         widths = [(page.width(described(event), style) + 0.12) * scale for event in self.events]
         self.labels = [self._label(event, width) for event, width in zip(self.events, widths, strict=True)]
-        self.lanes = _lanes_of([(low, high) for low, high, _ in self.labels], 0.0)
+        self.lanes = lanes_of([(low, high) for low, high, _ in self.labels], 0.0)
         self.wave, self.bars = f"wave-{len(page.boxes)}", f"bars-{len(page.boxes)}"
         page.box(self.wave, WAVE_HEIGHT + LANE * max(self.asked, default=0))
         page.box(self.bars, LANE * (max(self.lanes, default=0) + 0.2))
@@ -178,22 +178,6 @@ class _Strip:
             side, place = ("right", event.offset) if late else ("left", event.onset)
             style: dict[str, Any] = {"ha": side, "va": "top", "fontsize": SIZE, "color": INK}
             axes.text(place, lane - 0.68, described(event), parse_math=False, **style)
-
-
-def _lanes_of(spans: Sequence[Span], room: float) -> list[int]:
-    """The lowest lane, from 1, for each span in which it meets no earlier one; each takes ``room`` at least."""
-    taken: list[list[Span]] = []
-    lanes: list[int] = []
-    for start, end in spans:
-        middle = (start + end) / 2
-        low, high = min(start, middle - room / 2), max(end, middle + room / 2)
-        free = (i for i, there in enumerate(taken) if all(high <= a or low >= b for a, b in there))
-        lane = next(free, len(taken))
-        if lane == len(taken):
-            taken.append([])
-        taken[lane].append((low, high))
-        lanes.append(lane + 1)
-    return lanes
 
 
 def _save(page: Page, strips: Sequence[_Strip], target: Path | io.BytesIO) -> None:

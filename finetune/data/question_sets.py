@@ -25,7 +25,7 @@ from echo_agent.finetune.data.dataset import write_dataset
 from echo_agent.finetune.data.grammar.composer import GrammarSettings, compose
 from echo_agent.finetune.data.judge import Verdicts, judge
 from echo_agent.finetune.data.records import Record, Sample, Split
-from echo_agent.finetune.data.stages import Rows, read_rows, run_stage
+from echo_agent.finetune.data.stages import Rows, content_hash, read_rows, run_stage
 
 Report = Callable[[str], None]
 
@@ -98,8 +98,10 @@ def questions_of(
         report: Told what was kept and what was dropped.
         split: The split of all of them; None: that of each record.
     """
-    content = _hash(record.model_dump_json() for record in which.records)
-    given = None if which.samples is None else _hash(sample.model_dump_json() for sample in which.samples)
+    content = content_hash(record.model_dump_json() for record in which.records)
+    given = (
+        None if which.samples is None else content_hash(sample.model_dump_json() for sample in which.samples)
+    )
     about = {"records": content, "grammar": which.grammar.model_dump(mode="json"), "most": which.most, "given": given,
              "split": split}  # fmt: skip
 
@@ -166,10 +168,3 @@ def sample_of(row: Mapping[str, Any]) -> Sample:
 
 def _dump(sample: BaseModel) -> dict[str, Any]:
     return sample.model_dump(mode="json")
-
-
-def _hash(texts: Any) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode())
-    return digest.hexdigest()

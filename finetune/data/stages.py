@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -114,6 +114,11 @@ def stage_settings(path: Path) -> str:
 
     with _readable(path):
         return (parquet.read_schema(path).metadata or {}).get(SETTINGS, b"").decode()
+
+
+def content_hash(texts: Iterable[str]) -> str:
+    """One hash for many texts, in their order: for settings that depend on a whole list."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 @contextmanager

@@ -20,9 +20,8 @@ from pydantic import BaseModel, ValidationError
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.completions import Completions
 from echo_agent.finetune.data.corpora.sourced import reasons
-from echo_agent.finetune.data.describe import content_hash
 from echo_agent.finetune.data.records import Record, Sample, Split
-from echo_agent.finetune.data.stages import Progress, Rows, read_rows, run_stage
+from echo_agent.finetune.data.stages import Progress, Rows, content_hash, read_rows, run_stage
 from echo_agent.finetune.data.templates import load_prompt, record_text
 from echo_agent.finetune.data.usage import Price, Usage
 

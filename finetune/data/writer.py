@@ -22,10 +22,9 @@ from echo_agent.answers import ANSWER, ANSWER_END, match_choice, normalise
 from echo_agent.dialects import SEG, THINK, THINK_END, InlineDialect
 from echo_agent.finetune.data.completions import Completions
 from echo_agent.finetune.data.corpora.sourced import reasons
-from echo_agent.finetune.data.describe import content_hash
 from echo_agent.finetune.data.judge import called_span, choice_fault, reasoning_fault, span_fault
 from echo_agent.finetune.data.records import Record, Sample, Split
-from echo_agent.finetune.data.stages import Progress, Rows, read_rows, run_stage
+from echo_agent.finetune.data.stages import Progress, Rows, content_hash, read_rows, run_stage
 from echo_agent.finetune.data.templates import load_prompt, record_text
 from echo_agent.finetune.data.usage import Price, Usage
 

@@ -53,8 +53,6 @@ class Draft:
     """Other spellings of an open question's answer."""
     absent: tuple[str, ...] = ()
     """Labels that are found nowhere on the way."""
-    where: tuple[str, int] | None = None
-    """What the slot ``where`` says: ``after`` or ``before``, and the event; None: anywhere."""
 
     @property
     def family(self) -> str:

@@ -91,7 +91,7 @@ def instrument(scope: Scope) -> Draft | None:
             side, j = beside[int(scope.rng.integers(len(beside)))]
             slots = {"where": place(scope.rng, **{side: scope.label(j)})}
             choices = scope.settle(kind, label, wrong)
-            return Draft(kind, slots, label, choices, (Look(j), Look(i)), (i,), where=(side, j))
+            return Draft(kind, slots, label, choices, (Look(j), Look(i)), (i,))
     return None
 
 

@@ -83,7 +83,6 @@ def _beside(scope: Scope, kind: str, step: int) -> Draft | None:
             choices = scope.settle(kind, label, wrong)
             return Draft(
                 kind, {"a": scope.label(anchor)}, label, choices, (Look(anchor), Look(answer)),
-                where=("after" if step > 0 else "before", anchor),
             )  # fmt: skip
     return None
 

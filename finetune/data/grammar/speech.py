@@ -58,7 +58,7 @@ def _nth(scope: Scope, kind: str, spoken: str) -> Draft | None:
     answer, heard = said[position], " ".join(said)
     looks = _looks(i, where, heard)
     if scope.rng.random() < scope.open_share:
-        return Draft(kind, slots, answer, None, looks, (i,), numerals([answer]), where=where)
+        return Draft(kind, slots, answer, None, looks, (i,), numerals([answer]))
     elsewhere = sorted(
         {word for e in scope.events if e.kind == spoken for word in e.content} - set(said), key=str
     )
@@ -74,7 +74,7 @@ def _nth(scope: Scope, kind: str, spoken: str) -> Draft | None:
     if len(wrong) < 3:
         return None
     choices = scope.balance.place(kind, answer, wrong, scope.rng)
-    return Draft(kind, slots, answer, choices, looks, (i,), where=where)
+    return Draft(kind, slots, answer, choices, looks, (i,))
 
 
 def _shuffled(rng: np.random.Generator, items: Sequence[str]) -> list[str]:
@@ -104,14 +104,14 @@ def digits(scope: Scope) -> Draft | None:
     slots = {"where": _where(scope, where)}
     answer, looks = " ".join(said), _looks(i, where, " ".join(said))
     if scope.rng.random() < scope.open_share:
-        return Draft(kind, slots, answer, None, looks, (i,), numerals(said), where=where)
+        return Draft(kind, slots, answer, None, looks, (i,), numerals(said))
     first, second = (int(k) for k in scope.rng.choice(len(said), 2, replace=False))
     one = _swapped(scope.rng, said, first)
     two = _swapped(scope.rng, said, second)
     both = tuple(two[k] if k == second else word for k, word in enumerate(one))
     wrong = [" ".join(option) for option in (one, two, both)]
     choices = scope.balance.place(kind, answer, wrong, scope.rng)
-    return Draft(kind, slots, answer, choices, looks, (i,), where=where)
+    return Draft(kind, slots, answer, choices, looks, (i,))
 
 
 def _swapped(rng: np.random.Generator, said: Sequence[str], at: int) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ def who(scope: Scope) -> Draft | None:
     i, where = fitting[int(scope.rng.integers(len(fitting)))]
     answer = f"a {gender}"
     looks = _looks(i, where, f"{answer} speaking")
-    return Draft(kind, {"where": _where(scope, where)}, answer, GENDERS, looks, (i,), where=where)
+    return Draft(kind, {"where": _where(scope, where)}, answer, GENDERS, looks, (i,))
 
 
 def who_first(scope: Scope) -> Draft | None:
