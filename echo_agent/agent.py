@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from echo_agent.chat import ChatLALM
 from echo_agent.engine import TorchEngine
 from echo_agent.errors import QuestionError
+from echo_agent.families.base import weights_hash
 from echo_agent.families.loading import EMBEDDED, load_family
 from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
 from echo_agent.graphs.calls import MARGIN
@@ -315,11 +316,8 @@ class EchoAgent:
     @cached_property
     def fingerprint(self) -> str:
         """Name and a hash of the weights (of a few hundred values of each tensor), to tell one model from another."""
-        digest = hashlib.sha256(self.model.dialect.name.encode())
-        for name, tensor in self.family.model.state_dict().items():
-            flat = tensor.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 256)].double().cpu()
-            digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
+        weights = weights_hash(self.family.model.state_dict())
+        digest = hashlib.sha256(f"{self.model.dialect.name} {weights}".encode())
         return f"{self.family.name}@{digest.hexdigest()[:12]}"
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""``echo-agent finetune``: fetch sounds, build the bank, make test sets, train an echo-nano."""
+"""``echo-agent finetune``: data, supervised fine-tuning, reinforcement learning; and how echo-nano is made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,98 @@ app = typer.Typer(
     help="Make data, and train.", add_completion=False, no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data, name="data")
+
+Recipe = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's name (see `recipes`), or a YAML file.")
+]
+Dataset = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="Folder that `data build` or `data bench` wrote.")
+]
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of the run; one that was begun is gone on with.")
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Another value: key=value, such as optimiser.steps=100.")
+]
+Features = Annotated[
+    Path | None, typer.Option(help="Where encoded audio is kept; in the dataset's folder if none is named.")
+]
+
+
+@app.command()
+def recipes(
+    name: Annotated[str, typer.Argument(metavar="[RECIPE]", help="Print this one whole.")] = "",
+) -> None:
+    """List the recipes that ship with the package, or print one."""
+    from echo_agent.finetune.config import RECIPES, read_recipe, recipe_names
+
+    if name:
+        read_recipe(name)
+        path = RECIPES / f"{name}.yaml"
+        typer.echo((path if path.exists() else Path(name)).read_text(encoding="utf-8"), nl=False)
+        return
+    for known in recipe_names():
+        first = (RECIPES / f"{known}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"{known:20} {first.lstrip('# ')}")
+
+
+@app.command()
+def sft(recipe: Recipe, dataset: Dataset, run: Run, set: Set = None, features: Features = None) -> None:
+    """Teach a policy to listen again, from reasoning that does; ends with a folder for --model."""
+    from echo_agent.errors import DataError
+    from echo_agent.finetune.config import SFTRecipe, read_recipe
+
+    chosen = read_recipe(recipe, set or ())
+    if not isinstance(chosen, SFTRecipe):
+        raise DataError(f"the recipe {recipe} is of the stage rl: use `echo-agent finetune rl`")
+    from echo_agent.finetune.sft import train_sft
+
+    _quiet()
+    made = train_sft(chosen, dataset, run, features=features, report=_tell)
+    typer.echo(f"{made}: ready for --model")
+
+
+@app.command()
+def rl(recipe: Recipe, dataset: Dataset, run: Run, set: Set = None, features: Features = None) -> None:
+    """Reward a policy for runs of the listening graph; ends with a folder for --model."""
+    from echo_agent.errors import DataError
+    from echo_agent.finetune.config import RLRecipe, read_recipe
+
+    chosen = read_recipe(recipe, set or ())
+    if not isinstance(chosen, RLRecipe):
+        raise DataError(f"the recipe {recipe} is of the stage sft: use `echo-agent finetune sft`")
+    from echo_agent.finetune.rl import train_rl
+
+    _quiet()
+    made = train_rl(chosen, dataset, run, features=features, report=_tell)
+    typer.echo(f"{made}: ready for --model")
+
+
+@app.command()
+def merge(
+    adapters: Annotated[
+        Path, typer.Argument(metavar="ADAPTERS", help="Folder that a training with adapters wrote.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the whole model to.")],
+    push: Annotated[str, typer.Option(help="Also upload it to the hub under this id.")] = "",
+) -> None:
+    """Put adapters into the weights of the model that they were trained on."""
+    from echo_agent.finetune.policy import merge
+
+    merge(adapters, out, push, typer.echo)
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _quiet() -> None:
+    """Trainings speak through their own lines; what libraries say is for their developers, but for errors."""
+    import logging
+
+    for name in ("transformers", "trl", "accelerate", "datasets", "peft"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
 
 Bank = Annotated[
     Path, typer.Argument(metavar="BANK", help="Folder of the sound bank (see `echo-agent finetune bank`).")

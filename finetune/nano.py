@@ -23,7 +23,7 @@ from echo_agent.finetune.branch import LABELS, score_branch, train_branch
 from echo_agent.finetune.data.scenes import SoundBank
 from echo_agent.finetune.data.testset import taught
 from echo_agent.finetune.lessons import Teacher, with_branch
-from echo_agent.finetune.sft import SFTConfig, train
+from echo_agent.finetune.pretraining import PretrainingConfig, train
 from echo_agent.finetune.tiles import Tile, build_shards, load_shard
 from echo_agent.nano.configuration import NanoConfig
 from echo_agent.nano.modeling import NanoForConditionalGeneration
@@ -125,7 +125,7 @@ def train_nano(
     branch = model.model.adapter.branch
     tiles = [with_branch(tile, branch) for tile in tiles_in(out / "tiles" / "train")]
     teacher = Teacher(tiles, model.config, load_tokenizer(WEIGHTS))
-    train(model, teacher, SFTConfig(steps=recipe.steps, seed=recipe.seed), out / "sft")
+    train(model, teacher, PretrainingConfig(steps=recipe.steps, seed=recipe.seed), out / "sft")
     return export(model, out / "model")
 
 

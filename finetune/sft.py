@@ -1,256 +1,110 @@
-"""Supervised fine-tuning of echo-nano: next-token loss on what the policy writes, crops' audio in place.
+"""Supervised fine-tuning: the policy learns to write the reasoning of samples, the crops' audio in place.
 
-Lessons are drawn from tiles (:mod:`echo_agent.finetune.lessons`). Recordings grow from some seconds to two minutes over
-the first half of the steps: in a short recording all can be heard at once, so reading questions, sounds and speech is
-learned there, and pointing on top. Meanwhile lists of all that is heard, which teach hearing, give way to questions.
-In the last quarter more goes wrong that is not the policy's doing, so that it learns to answer all the same.
-The learning rate warms up and falls along a cosine. Everything is a function of the seed and the step, and a checkpoint
-is written every few minutes, so a stopped run goes on where it stopped and ends with the very weights of one that was
-never stopped.
+TRL's ``SFTTrainer`` on trajectories that are the very ids, origins and audio of a run of the graph
+(:mod:`echo_agent.finetune.data.trajectories`). The loss is the mean cross-entropy of what the policy writes; audio
+reaches the forward pass by :mod:`echo_agent.finetune.hearing`. Features of a frozen encoder are computed once and kept
+on disk, for later runs too.
+
+Unlike the first stage of Echo (arXiv 2602.11909) audio follows a call in training as it does in use; ``listens: text``
+gives the paper's form.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from echo_agent.feature_files import FeatureFiles
+from echo_agent.finetune.collate import Collator, Example
+from echo_agent.finetune.config import SFTRecipe
+from echo_agent.finetune.examples import Report, choose_samples, make_examples, open_recordings
+from echo_agent.finetune.hearing import Hearing, Listener
+from echo_agent.finetune.policy import adapter_config, load_policy, save_policy
+from echo_agent.finetune.run_folder import RunFolder
+from echo_agent.finetune.trainer_settings import trainer_settings
+from echo_agent.finetune.watch import Journal, read_log
+from echo_agent.stores import RecordingStore
 
-from echo_agent.finetune.lessons import Lesson, Teacher, collate
-from echo_agent.nano.modeling import NanoForConditionalGeneration
-
-
-@dataclass(frozen=True)
-class SFTConfig:
-    """Settings of a run."""
-
-    steps: int
-    """Optimiser steps."""
-    batch: int = 16
-    """Sequences per step."""
-    rate: float = 1.5e-3
-    """Highest learning rate."""
-    warmup: int = 150
-    """Steps to reach it."""
-    weight_decay: float = 0.05
-    seed: int = 0
-    listing_weight: float = 0.5
-    """Weight of a token of the list of events in the loss: a list is long, and would outweigh all that is short."""
-    spoken_weight: float = 0.3
-    """Weight of the loss that has audio tokens say the words that are spoken in them."""
-    pointing_weight: float = 0.3
-    """Weight of the loss that has one head look from the name of a sound to where it is heard."""
-    noise: float = 0.1
-    """Share of pooled feature values that are dropped."""
-    save_every: int = 300
-    """Steps between checkpoints."""
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
-def duration_at(step: int, config: SFTConfig, rng: np.random.Generator) -> float:
-    """Seconds of a lesson's recording: the longest grows from 15 to 120 over half of the run."""
-    longest = 15 + 105 * min(1.0, step / (0.5 * config.steps))
-    return float(5 + (longest - 5) * rng.beta(1.1, 1.6))
+def train_sft(
+    recipe: SFTRecipe, dataset: Path, out: Path, *, features: Path | None = None, report: Report = print
+) -> Path:
+    """Run a recipe; returns the folder of the model.
 
+    Args:
+        recipe: What to do.
+        dataset: Folder of samples with reasoning (``echo-agent finetune data``).
+        out: Folder of the run; one that was begun is gone on with.
+        features: Where features of the frozen encoder are kept; ``<dataset>/features`` by default.
+        report: Told what happens, a line at a time.
 
-def lists_at(step: int, config: SFTConfig) -> float:
-    """Share of lessons that ask for all events: from 0.6 to 0.15 over half of the run."""
-    return 0.6 - 0.45 * min(1.0, step / (0.5 * config.steps))
-
-
-def hardship_at(step: int, config: SFTConfig) -> dict[str, float]:
-    """Shares of calls that are turned down and of mistakes that are given: larger in the last quarter.
-
-    By then most is found and read rightly, and what is left to learn is to choose among the choices whatever happens.
+    Raises:
+        DataError: The data, the recipe or the folder is unusable.
+        ModelError: The model cannot be loaded.
     """
-    last = step >= 0.75 * config.steps
-    return {"refused": 0.4, "mistakes": 0.6} if last else {"refused": 0.15, "mistakes": 0.35}
+    from trl import SFTConfig, SFTTrainer
 
-
-def rate_at(step: int, config: SFTConfig) -> float:
-    """Learning rate: linear warm-up, cosine to zero."""
-    if step < config.warmup:
-        return config.rate * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def batches(teacher: Teacher, step: int, config: SFTConfig, group: int = 4) -> list[list[Lesson]]:
-    """``group`` batches of similar length, starting at ``step``."""
-    rng = np.random.default_rng([config.seed, step])
-    shares = {"lists": lists_at(step, config)} | hardship_at(step, config)
-    lessons = [
-        teacher.lesson(rng, duration_at(step, config, rng), **shares) for _ in range(group * config.batch)
-    ]
-    lessons.sort(key=lambda lesson: len(lesson.ids))
-    cut = [lessons[i : i + config.batch] for i in range(0, len(lessons), config.batch)]
-    return [cut[int(i)] for i in rng.permutation(len(cut))]
-
-
-def train(model: NanoForConditionalGeneration, teacher: Teacher, config: SFTConfig, folder: Path) -> None:
-    """Train the decoder and the projector in place; writes ``checkpoint.pt`` and ``log.jsonl`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.model.encoder.requires_grad_(False)
-    model.model.adapter.branch.requires_grad_(False)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    flat = [p for p in trained if p.ndim < 2]
-    deep = [p for p in trained if p.ndim >= 2]
-    optimiser = torch.optim.AdamW(
-        [{"params": deep, "weight_decay": config.weight_decay}, {"params": flat, "weight_decay": 0.0}],
-        lr=config.rate,
-        betas=(0.9, 0.98),
+    folder = RunFolder(out)
+    checkpoint = folder.begin(recipe, dataset)
+    family, dialect = load_policy(recipe.model, recipe.lora)
+    store = RecordingStore()
+    splits: dict[str, list[Example]] = {}
+    watch = recipe.data.validation if recipe.watch.validate_every else ""
+    for split in filter(None, (recipe.data.train, watch)):
+        limit = recipe.data.limit if split == recipe.data.train else None
+        samples = choose_samples(dataset, split, recipe.data, seed=recipe.seed, reasoned=True, limit=limit)
+        samples, recordings = open_recordings(dataset, samples, family, store, report)
+        splits[split] = make_examples(samples, recordings, family, dialect, recipe.listens, report)
+        report(f"{split}: {len(splits[split])} trajectories on {len(recordings)} recordings")
+    files = FeatureFiles(features or dataset / "features", family) if family.is_frozen else None
+    examples = [example for split in splits.values() for example in split]
+    trained, watched = splits[recipe.data.train], splits.get(watch, [])
+    hearing = Hearing(family)
+    journal = Journal(out, recipe.optimiser.steps, report)
+    settings = trainer_settings(recipe, folder, family.device) | {
+        "train_sampling_strategy": "group_by_length" if recipe.group_by_length else "random",
+        "length_column_name": "length",
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "max_length": None,
+    }
+    if watched:
+        settings |= {"eval_strategy": "steps", "eval_steps": recipe.watch.validate_every}
+    trainer = SFTTrainer(
+        model=family.model,
+        args=SFTConfig(**settings),
+        data_collator=Collator(examples, Listener(family, store, files), family.pad_id),
+        train_dataset=_rows(examples, range(len(trained))),
+        eval_dataset=_rows(examples, range(len(trained), len(examples))) if watched else None,
+        processing_class=family.tokenizer,
+        peft_config=adapter_config(family, recipe.lora) if recipe.lora else None,
+        callbacks=[journal],
     )
-    checkpoint = folder / "checkpoint.pt"
-    step, seconds = 0, 0.0
-    losses: list[float] = []
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"], strict=False)
-        optimiser.load_state_dict(state["optimiser"])
-        step, seconds, losses = state["step"], state["seconds"], state.get("losses", [])
-    _cut_log(folder, step)
-    pad = teacher.tokenizer.pad_token_id
-    model.train()
-    begun = time.monotonic() - seconds
-    while step < config.steps:
-        for lessons in batches(teacher, step, config)[: config.steps - step]:
-            inputs = collate(lessons, pad, config.listing_weight)
-            inputs["audio_features"] = noisy(
-                inputs["audio_features"], model.config.branch_labels, step, config
-            )
-            for group in optimiser.param_groups:
-                group["lr"] = rate_at(step, config)
-            loss = config.spoken_weight * spoken_loss(model, inputs, lessons)
-            loss = loss + config.pointing_weight * pointing_loss(model, inputs, lessons)
-            loss = loss + written_loss(model, inputs)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimiser.step()
-            losses.append(loss.item())
-            step += 1
-        if step % 20 < 4:
-            _log(folder, step, losses, time.monotonic() - begun, config)
-            losses.clear()
-        if step % config.save_every < 4 or step >= config.steps:
-            state = {
-                "model": {
-                    name: value for name, value in model.state_dict().items() if ".encoder." not in name
-                },
-                "optimiser": optimiser.state_dict(),
-                "step": step,
-                "seconds": time.monotonic() - begun,
-                "losses": losses,
-            }
-            torch.save(state, checkpoint.with_suffix(".partial"))
-            checkpoint.with_suffix(".partial").rename(checkpoint)
-    model.eval()
+    began = time.monotonic()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    hearing.remove()
+    if trainer.accelerator.is_main_process:
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        save_policy(family, model, folder.model)
+        folder.end(
+            recipe,
+            {
+                "trajectories": len(trained),
+                "sequences": recipe.optimiser.steps * recipe.optimiser.batch * recipe.optimiser.accumulation,
+                "seconds": round(time.monotonic() - began),
+                "resumed": checkpoint is not None,
+                "last": read_log(out)[-1],
+            },
+        )
+    return folder.model
 
 
-def noisy(features: Tensor, labels: int, step: int, config: SFTConfig) -> Tensor:
-    """Features with a share of the values dropped, and the others made larger for it; the same at the same step.
+def _rows(examples: Sequence[Example], places: range) -> Dataset:
+    """What the trainer draws from: places of examples, with their lengths."""
+    from datasets import Dataset
 
-    The last ``labels`` of each are scores of sounds, and stay as they are.
-    """
-    generator = torch.Generator().manual_seed((config.seed << 32) + step)
-    kept = torch.rand(features.shape, generator=generator) >= config.noise
-    dropped = features * kept.to(features.device) / (1 - config.noise)
-    return torch.cat([dropped[:, :-labels], features[:, -labels:]], dim=1)
-
-
-def written_loss(model: NanoForConditionalGeneration, inputs: dict[str, Tensor]) -> Tensor:
-    """Weighted mean cross-entropy of the tokens that the policy writes; scores are computed only where they count."""
-    labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("weights")[:, 1:]
-    hidden = model.model(**inputs).last_hidden_state[:, :-1]
-    written = labels != -100
-    losses = nn.functional.cross_entropy(model.lm_head(hidden[written]), labels[written], reduction="none")
-    return (losses * weights[written]).sum() / weights[written].sum()
-
-
-def spoken_loss(
-    model: NanoForConditionalGeneration, inputs: dict[str, Tensor], lessons: Sequence[Lesson]
-) -> Tensor:
-    """Connectionist temporal classification (Graves et al. 2006) of spoken words on the audio tokens themselves.
-
-    The projected part of an audio token is scored against the embeddings of all spoken words, and of the placeholder
-    for none. So what is
-    spoken in a token looks like its word, as its sounds look like their names; reading it aloud is then copying.
-    Listens that are too coarse for their words are left out.
-    """
-    heard = model.model.speech(inputs["audio_features"])
-    heard = math.sqrt(heard.shape[-1]) * heard
-    words = sorted({word for lesson in lessons for listen in lesson.spoken for word in listen.words})
-    ids = torch.tensor([model.config.audio_token_id, *words], device=heard.device)
-    scores = nn.functional.log_softmax(heard @ model.get_input_embeddings()(ids).T, dim=-1)
-    pieces, targets, first = [], [], 0
-    for lesson in lessons:
-        for listen in lesson.spoken:
-            repeats = sum(a == b for a, b in pairwise(listen.words))
-            if len(listen.words) + repeats <= listen.count:
-                start = first + listen.first
-                pieces.append(scores[start : start + listen.count])
-                targets.append(
-                    torch.tensor([1 + words.index(word) for word in listen.words], dtype=torch.long)
-                )
-        first += len(lesson.times)
-    if not pieces:
-        return scores.new_zeros(())
-    return nn.functional.ctc_loss(
-        nn.utils.rnn.pad_sequence(pieces),
-        torch.cat(targets).to(scores.device),
-        torch.tensor([len(piece) for piece in pieces]),
-        torch.tensor([len(target) for target in targets]),
-    )
-
-
-def pointing_loss(
-    model: NanoForConditionalGeneration, inputs: dict[str, Tensor], lessons: Sequence[Lesson]
-) -> Tensor:
-    """Guided attention: the first head of the first layer looks from a sound's name to the audio tokens that hold it.
-
-    Its loss is the negative logarithm of the attention that falls there. What it finds, second included, is then at
-    hand in all layers above.
-    """
-    decoder = model.model.language_model
-    attention = decoder.layers[0].self_attn
-    x = model.model.embed(inputs["input_ids"], inputs["audio_features"], inputs["audio_times"])
-    x = decoder.layers[0].input_layernorm(x)
-    size = attention.head_dim
-    positions = torch.arange(x.shape[1], device=x.device)[None]
-    query, key = (
-        nn.functional.linear(x, projection.weight[:size])[:, None]
-        for projection in (attention.q_proj, attention.k_proj)
-    )
-    query, key = apply_rotary_pos_emb(query, key, *decoder.rotary_emb(x, positions))
-    losses = []
-    for row, lesson in enumerate(lessons):
-        audio = lesson.ids.index(model.config.audio_token_id)
-        for point in lesson.pointings:
-            scores = key[row, 0, : point.place + 1] @ query[row, 0, point.place] * attention.scaling
-            there = scores[audio + point.first : audio + point.last + 1]
-            losses.append(scores.logsumexp(0) - there.logsumexp(0))
-    return torch.stack(losses).mean() if losses else x.new_zeros(())
-
-
-def _cut_log(folder: Path, step: int) -> None:
-    """Leave out the lines of steps behind the checkpoint: they are made again."""
-    path = folder / "log.jsonl"
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
-
-
-def _log(folder: Path, step: int, losses: Sequence[float], seconds: float, config: SFTConfig) -> None:
-    """One line of the training log, and the same on the screen."""
-    left = seconds / max(1, step) * (config.steps - step)
-    row = {"step": step, "loss": round(sum(losses) / max(1, len(losses)), 4), "seconds": round(seconds)}
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    print(f"step {step}/{config.steps}  loss {row['loss']:.3f}  {left / 60:.0f} min left", flush=True)
+    return Dataset.from_dict({"example": list(places), "length": [len(examples[i].ids) for i in places]})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from echo_agent.families.base import Family
+    from echo_agent.feature_files import FeatureFiles
     from echo_agent.recording import AudioRef
 
 Features = dict[str, Tensor]
@@ -31,10 +32,17 @@ BATCH_SECONDS = 960.0
 class AudioFeatures:
     """Embeddings of audio by reference, encoded where they are not stored."""
 
-    def __init__(self, family: Family, recordings: RecordingStore, limit: int) -> None:
-        """Keep at most ``limit`` bytes, half of it features and half embeddings."""
+    def __init__(
+        self, family: Family, recordings: RecordingStore, limit: int, files: FeatureFiles | None = None
+    ) -> None:
+        """Keep at most ``limit`` bytes, half of it features and half embeddings.
+
+        ``files`` holds features from before; first listens are added to it, crops are not: a policy seldom asks for
+        the same one again.
+        """
         self._family = family
         self._recordings = recordings
+        self._files = files
         self.features: ByteStore[str, Features] = ByteStore(limit // 2)
         self.embeds: ByteStore[str, Tensor] = ByteStore(limit // 2)
         self.encoded = 0
@@ -76,6 +84,11 @@ class AudioFeatures:
                 found[key] = features
                 continue
             try:
+                features = None if self._files is None else self._files.get(ref)
+                if features is not None:
+                    found[key] = features
+                    self._keep(key, features)
+                    continue
                 self._family.check_length(ref)
                 crops[key] = (ref, self._recordings.crop(ref, self._family.sample_rate))
             except Exception as error:  # whatever is wrong with this one must not touch the others
@@ -87,6 +100,8 @@ class AudioFeatures:
     def weights_changed(self) -> None:
         """Forget what depends on weights that are trained; the outputs of frozen modules stay."""
         self.embeds.clear()
+        if not self._family.is_frozen:
+            self.features.clear()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -107,8 +122,13 @@ class AudioFeatures:
         for (ref, _), features in zip(crops, encoded, strict=True):
             features = {name: _alone(tensor) for name, tensor in features.items()}
             found[ref.key()] = features
-            self.features.put(ref.key(), features, sum(tensor.nbytes for tensor in features.values()))
+            self._keep(ref.key(), features)
+            if self._files is not None and ref.is_whole:
+                self._files.put(ref, features)
         return found
+
+    def _keep(self, key: str, features: Features) -> None:
+        self.features.put(key, features, sum(tensor.nbytes for tensor in features.values()))
 
     def _embed(
         self, refs: Sequence[AudioRef], features: dict[str, Features]

@@ -34,6 +34,7 @@ from echo_agent.errors import EchoAgentError
 
 if TYPE_CHECKING:
     from echo_agent.families.base import Family
+    from echo_agent.feature_files import FeatureFiles
     from echo_agent.stores import RecordingStore
 
 CLOSED = "the engine was closed: make a new one"
@@ -52,6 +53,7 @@ class Scheduler:
         live_bytes: int,
         max_batch: int,
         prefill_tokens: int,
+        files: FeatureFiles | None,
     ) -> None:
         """See :class:`echo_agent.engine.torch_engine.TorchEngine`."""
         self._family = family
@@ -59,7 +61,7 @@ class Scheduler:
         self._live_bytes = live_bytes
         self._budget = prefill_tokens
         self.prefixes = PrefixCache(kv_bytes)
-        self.audio = AudioFeatures(family, recordings, feature_bytes)
+        self.audio = AudioFeatures(family, recordings, feature_bytes, files)
         self.live = LiveBatch(family, max_batch)
         self._jobs: list[Job] = []
         self._outcomes: list[tuple[Run, Generation | BaseException]] = []

@@ -21,7 +21,10 @@ from echo_agent.engine.scheduler import Scheduler
 from echo_agent.errors import EchoAgentError, QuestionError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from echo_agent.families.base import Family
+    from echo_agent.feature_files import FeatureFiles
     from echo_agent.recording import AudioRef
     from echo_agent.stores import RecordingStore
 
@@ -47,6 +50,7 @@ class TorchEngine:
         live_bytes: int = 4 << 30,
         max_batch: int = 64,
         prefill_tokens: int = 4096,
+        files: FeatureFiles | None = None,
     ) -> None:
         """Start the engine's thread.
 
@@ -60,6 +64,7 @@ class TorchEngine:
                 as the longest. One run is let in whatever it takes, and runs that have been let in may grow.
             max_batch: Most runs that are decoded together; others wait in the order in which they came.
             prefill_tokens: Most tokens, padding included, of one forward pass over contexts.
+            files: Features of the frozen encoder on disk, for runs that come after each other (training).
         """
         for name, value, least in (
             ("kv_bytes", kv_bytes, 0),
@@ -82,6 +87,7 @@ class TorchEngine:
             live_bytes=live_bytes,
             max_batch=max_batch,
             prefill_tokens=prefill_tokens,
+            files=files,
         )
         # The thread knows the scheduler only: an engine that nobody holds any more ends its thread.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
@@ -143,6 +149,20 @@ class TorchEngine:
     ) -> Generation:
         """Continue one context from any event loop; cancelling the caller takes the run out of the batch."""
         return await asyncio.wrap_future(self.submit(ids, audio, params, on_token))
+
+    def features(self, refs: Sequence[AudioRef]) -> list[dict[str, Tensor]]:
+        """Outputs of the frozen modules for listens, in order: those that runs were given, or encoded now.
+
+        Any thread may ask; what is wrong with a listen is raised.
+        """
+        found = self._scheduler.audio.frozen(refs)
+        features: list[dict[str, Tensor]] = []
+        for ref in refs:
+            result = found[ref.key()]
+            if isinstance(result, Exception):
+                raise result
+            features.append(result)
+        return features
 
     def weights_changed(self) -> None:
         """Drop keys, values and embeddings of the old weights; outputs of frozen modules stay.

@@ -11,8 +11,9 @@ those of one full forward pass through the model's own ``forward``.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,16 @@ class Limits:
     """Longest first listen; longer recordings are refused before encoding."""
 
 
+def weights_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """A hash of weights, of a few hundred values of each tensor: enough to tell one training from another."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 256)].double().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
 class Family(ABC):
     """One model architecture with its loaded weights."""
 
@@ -72,6 +83,10 @@ class Family(ABC):
     eos_ids: tuple[int, ...]
     """Ids that end the assistant's turn."""
     default_dialect: str = "inline"
+    decoder_module: str = "model.language_model"
+    """Dotted name of the text decoder in ``model``."""
+    projector_module: str
+    """Dotted name of what turns frozen features into embeddings of the decoder: trained along with it."""
     frozen_modules: tuple[str, ...] = ()
     """Dotted names of the modules of ``model`` that :meth:`frozen_features` runs: training must leave them alone."""
 
@@ -84,6 +99,33 @@ class Family(ABC):
         """Stop gradients into the modules whose outputs :meth:`frozen_features` hands out to be kept."""
         for name in self.frozen_modules:
             self.model.get_submodule(name).requires_grad_(False)
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills up rows of a batch; masked, so any that is no placeholder will do."""
+        pad: Any = self.tokenizer.pad_token_id
+        return self.eos_ids[0] if pad is None else pad
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no gradient reaches those modules, so that their outputs may be kept."""
+        return not any(
+            parameter.requires_grad
+            for name in self.frozen_modules
+            for parameter in self.model.get_submodule(name).parameters()
+        )
+
+    def encoder_fingerprint(self) -> str:
+        """A name for what :meth:`frozen_features` gives: it changes with the encoder's weights and settings."""
+        digest = hashlib.sha256(f"{self.kind} {self.model.dtype} {self.feature_settings}".encode())
+        for name in self.frozen_modules:
+            digest.update(weights_hash(self.model.get_submodule(name).state_dict()).encode())
+        return f"{self.kind}-{digest.hexdigest()[:16]}"
+
+    @property
+    def feature_settings(self) -> str:
+        """What besides weights decides about features, in words."""
+        return ""
 
     def save(self, folder: Path) -> None:
         """Write model and tokenizer so that ``load_family(folder)`` gives this family again (safetensors)."""
@@ -187,13 +229,24 @@ class Family(ABC):
         )
         return text  # a list only where a batch went in
 
+    def written(self, text: str) -> str:
+        """A stretch of the assistant's turn as this policy writes it, where it spaces tags in its own way."""
+        return text
+
     # --- audio --------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def frozen_features(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
+        """Encode crops without gradient; what comes back is kept across optimiser steps (see :meth:`encode`)."""
+        import torch
+
+        with torch.no_grad():
+            return self.encode(crops)
+
+    @abstractmethod
+    def encode(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
         """Encode crops (reference, float32 mono samples at ``sample_rate``) as one batch with the frozen modules.
 
-        What comes back is kept across optimiser steps: it must depend on frozen weights only.
+        It depends on their weights only, and is differentiable in them where they are trained after all.
         """
 
     @abstractmethod
@@ -210,6 +263,10 @@ class Family(ABC):
     @abstractmethod
     def token_embeds(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings ``[..., hidden]`` of ids ``[...]``."""
+
+    def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
+        """Positions ``[batch, n]`` (a running count) as the model's ``forward`` wants them."""
+        return positions
 
     @abstractmethod
     def forward_embeds(

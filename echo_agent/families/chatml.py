@@ -254,10 +254,6 @@ class ChatMLFamily(Family):
         """Embeddings ``[..., hidden]`` of ids ``[...]``."""
         return self.model.get_input_embeddings()(ids)
 
-    def _positions(self, positions: torch.Tensor) -> torch.Tensor:
-        """Positions ``[batch, n]`` as the text model wants them."""
-        return positions
-
     def forward_embeds(
         self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache | None
     ) -> tuple[torch.Tensor, Cache]:
@@ -266,11 +262,11 @@ class ChatMLFamily(Family):
         out = text(
             inputs_embeds=embeds,
             attention_mask=mask,
-            position_ids=self._positions(positions),
-            past_key_values=DynamicCache() if cache is None else cache,
+            position_ids=self.position_ids(positions),
+            cache=DynamicCache() if cache is None else cache,
             use_cache=True,
         )
-        return out.last_hidden_state, out.past_key_values
+        return out.last_hidden_state, out.cache
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores ``[..., vocabulary]`` in float32."""
@@ -286,7 +282,7 @@ class ChatMLFamily(Family):
         inputs: dict[str, Any] = {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
-            "position_ids": self._positions(torch.arange(len(ids), device=self.device)[None]),
+            "position_ids": self.position_ids(torch.arange(len(ids), device=self.device)[None]),
         }
         if crops:
             features = self._model_features([samples for _, samples in crops])

@@ -7,6 +7,7 @@ read from safetensors only.
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -107,6 +108,8 @@ def load_family(name: str = EMBEDDED, device: str = "auto", dtype: str = "auto")
         ModelError: The name is unknown, the checkpoint is of no supported architecture or cannot be read, or the
             device does not exist.
     """
+    if base := _base_of_adapters(name):
+        return _with_adapters(name, load_family(base, device, dtype))
     where = resolve_device(device)
     if name == EMBEDDED:
         from echo_agent.nano.weights import WEIGHTS
@@ -137,6 +140,35 @@ def load_family(name: str = EMBEDDED, device: str = "auto", dtype: str = "auto")
             return loader.submit(family.load, source, name=name, device=where, dtype=precision).result()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # out of memory is a RuntimeError
         raise ModelError(_why(name, error)) from error
+
+
+def _base_of_adapters(name: str) -> str:
+    """What the adapters in a folder were trained on; empty where the folder holds none, or a whole model too."""
+    folder = Path(name).expanduser()
+    path = folder / "adapter_config.json"
+    if not name or not path.exists() or (folder / "config.json").exists():
+        return ""
+    try:
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if not base or Path(base) == folder:
+        raise ModelError(f"{path} does not say which model its adapters belong to (base_model_name_or_path)")
+    return str(base)
+
+
+def _with_adapters(name: str, family: Family) -> Family:
+    """A family with adapters (PEFT) worked into its weights."""
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        family.model = PeftModel.from_pretrained(family.model, name).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the adapters in {name} do not fit {family.name}: {error}") from error
+    family.model.eval().requires_grad_(False)
+    family.name = name
+    return family
 
 
 def resolve_device(device: str) -> torch.device:
@@ -178,10 +210,6 @@ def _source(name: str) -> str:
     """What to hand to transformers: an existing folder, or something that can be a hub id."""
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-            raise ModelError(
-                f"{name} holds a LoRA adapter, not a model: merge it into its base model and save that"
-            )
         if not (folder / "config.json").exists():
             raise ModelError(f"{name} is a folder without a config.json: it holds no model")
         return str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ class NanoFamily(Family):
 
     kind = "echo-nano"
     limits = Limits(shortest=SHORTEST, longest_crop=float(MAX_SECONDS), longest_recording=float(MAX_SECONDS))
+    projector_module = "model.adapter.project"
     frozen_modules = ("model.encoder", "model.adapter.branch")
 
     def __init__(self, name: str, model: NanoForConditionalGeneration, tokenizer: Any) -> None:
@@ -60,6 +62,11 @@ class NanoFamily(Family):
         family = cls(name, model.to(device, dtype).eval(), processing.load_tokenizer(folder))
         family.freeze()
         return family
+
+    @property
+    def feature_settings(self) -> str:
+        """The budget of a listen: features are pooled to it."""
+        return f"{self.config.listen_tokens} {self.config.tokens_per_second}"
 
     def audio_tokens(self, ref: AudioRef) -> int:
         """At most 48, and at most 6 per second heard."""
@@ -94,8 +101,12 @@ class NanoFamily(Family):
         """Text in which no control or markup token is recognised."""
         return processing.escape(text)
 
-    @torch.no_grad()
-    def frozen_features(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
+    def written(self, text: str) -> str:
+        """Numbers and words always stand behind a space, also after a tag: then they are the tokens of the prompt."""
+        text = re.sub(rf"\s*{processing.SEG}\s*", f"{processing.SEG} ", text)
+        return re.sub(rf"({processing.THINK}|{processing.ANSWER})(?=[^\s<])", r"\1 ", text)
+
+    def encode(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
         """Pooled features ``[tokens, feature_dim]`` and the second of each token."""
         for ref, _ in crops:
             self.check_length(ref)
@@ -118,8 +129,10 @@ class NanoFamily(Family):
                     f"a listen to {ref.seconds:.2f} s has {size} placeholders, "
                     f"but {feature['pooled'].shape[0]} features"
                 )
-        pooled = torch.cat([f["pooled"] for f in features])
-        times = torch.cat([f["times"] for f in features])
+        if not refs:
+            return []
+        pooled = torch.cat([f["pooled"] for f in features]).to(self.device)
+        times = torch.cat([f["times"] for f in features]).to(self.device)
         return list(self.model.model.audio_embeds(pooled, times).split(sizes))
 
     def token_embeds(self, ids: torch.Tensor) -> torch.Tensor:

@@ -42,9 +42,10 @@ class Qwen25OmniFamily(ChatMLFamily):
     model_class = Qwen2_5OmniThinkerForConditionalGeneration
     limits = Limits(shortest=SHORTEST, longest_crop=LONGEST_CROP, longest_recording=LONGEST_RECORDING)
     frozen_modules = tuple(f"model.audio_tower.{part}" for part in ("conv1", "conv2", "layers", "ln_post"))
+    projector_module = "model.audio_tower.proj"
     prompt = read_prompt("qwen25_omni")
 
-    def _positions(self, positions: torch.Tensor) -> torch.Tensor:
+    def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
         """The running count on all three axes: ``[3, batch, n]``."""
         return positions[None].expand(3, -1, -1)
 
@@ -55,8 +56,7 @@ class Qwen25OmniFamily(ChatMLFamily):
         mask = (torch.arange(mel.shape[-1])[None] < frames[:, None]).long()
         return {"input_features": mel, "feature_attention_mask": mask}
 
-    @torch.no_grad()
-    def frozen_features(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
+    def encode(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
         """States ``[tokens, width]`` of the audio tower that its projection is about to read."""
         for ref, _ in crops:
             self.check_length(ref)
@@ -91,4 +91,4 @@ class Qwen25OmniFamily(ChatMLFamily):
 
     def _projector(self, features: torch.Tensor) -> torch.Tensor:
         """The projection at the end of the tower."""
-        return self.model.get_submodule("model.audio_tower.proj")(features)
+        return self.model.get_submodule(self.projector_module)(features)

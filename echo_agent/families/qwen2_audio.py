@@ -38,6 +38,7 @@ class Qwen2AudioFamily(ChatMLFamily):
     model_class = Qwen2AudioForConditionalGeneration
     limits = Limits(shortest=SHORTEST, longest_crop=WINDOW, longest_recording=WINDOW)
     frozen_modules = ("model.audio_tower",)
+    projector_module = "model.multi_modal_projector"
     prompt = read_prompt("qwen2_audio")
     _labels = True  # as this model was taught: "Audio 1: ..."
 
@@ -47,8 +48,7 @@ class Qwen2AudioFamily(ChatMLFamily):
         mask = (torch.arange(mel.shape[-1])[None] < frames[:, None]).long()
         return {"input_features": mel, "feature_attention_mask": mask}
 
-    @torch.no_grad()
-    def frozen_features(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
+    def encode(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
         """Outputs ``[tokens, width]`` of the audio tower, before the projector."""
         for ref, _ in crops:
             self.check_length(ref)
@@ -73,4 +73,4 @@ class Qwen2AudioFamily(ChatMLFamily):
 
     def _projector(self, features: torch.Tensor) -> torch.Tensor:
         """The linear layer between tower and decoder."""
-        return self.model.get_submodule("model.multi_modal_projector")(features)
+        return self.model.get_submodule(self.projector_module)(features)

@@ -122,7 +122,7 @@ class NanoModel(NanoPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         mels: Tensor | None = None,
         mel_lengths: Tensor | None = None,
@@ -138,7 +138,7 @@ class NanoModel(NanoPreTrainedModel):
             input_ids: ``[batch, n]``.
             attention_mask: ``[batch, n]``, 1 = real.
             position_ids: ``[batch, n]``.
-            past_key_values: Cache to continue.
+            cache: Cache to continue.
             inputs_embeds: In place of ``input_ids``; audio is then expected to be in it already.
             mels: Windows of all listens of the batch, in reading order; see :meth:`frames`.
             mel_lengths: See :meth:`frames`.
@@ -164,7 +164,7 @@ class NanoModel(NanoPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             **kwargs,
         )
 
@@ -203,4 +203,4 @@ class NanoForConditionalGeneration(NanoPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=outputs.cache)

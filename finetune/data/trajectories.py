@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from echo_agent.answers import ANSWER, ANSWER_END, extract_answer
 from echo_agent.dialects import SEG, THINK, THINK_END, Call, Dialect, InlineDialect, Parsed
@@ -40,7 +41,13 @@ class Written:
     """What was heard again, in order."""
 
 
-def to_trajectory(sample: Sample, family: Family, dialect: Dialect, recording: AudioRef) -> Trajectory:
+Listens = Literal["heard", "text", "never"]
+"""What comes of the calls of a reasoning; see :func:`to_trajectory`."""
+
+
+def to_trajectory(
+    sample: Sample, family: Family, dialect: Dialect, recording: AudioRef, listens: Listens = "heard"
+) -> Trajectory:
     """The trajectory in which the policy answers a sample with its reasoning and its (first) right answer.
 
     Args:
@@ -48,6 +55,9 @@ def to_trajectory(sample: Sample, family: Family, dialect: Dialect, recording: A
         family: Whose tokens it becomes.
         dialect: How calls and replies are written.
         recording: The whole of the sample's recording: ``store.add(Recording.open(path))``.
+        listens: ``heard`` puts the tool's reply and the crop's audio after each call. ``text`` goes on without, so
+            that a span is named and nothing is heard (the first stage of Echo, arXiv 2602.11909). ``never`` leaves
+            the calls out.
 
     Raises:
         DataError: The reasoning is missing, holds an answer or control tokens, or a call that the tool refuses.
@@ -69,9 +79,14 @@ def to_trajectory(sample: Sample, family: Family, dialect: Dialect, recording: A
         if reply.ref is None:
             raise _unfit(sample, f"the call {call.text} is refused ({reply.observation})")
         heard.append(reply.ref)
-        segments.append(_sampled(sample, family, f"{opening}{before}{_call(dialect, call)}"))
-        segments.append(_given(family, "tool", dialect.tool_reply(family, reply.observation, reply.ref)))
-        opening = ""
+        if listens == "never":
+            opening += before.rstrip()
+            continue
+        opening += f"{before}{_call(dialect, call)}"
+        if listens == "heard":
+            segments.append(_sampled(sample, family, opening))
+            segments.append(_given(family, "tool", dialect.tool_reply(family, reply.observation, reply.ref)))
+            opening = ""
     end = _sampled(sample, family, f"{opening}{last[0]}{THINK_END}{ANSWER}{answer}{ANSWER_END}")
     segments.append(Segment(origin="sampled", ids=(*end.ids, family.eos_ids[0])))
     trajectory = Trajectory().append(*segments)
@@ -85,6 +100,8 @@ def to_trajectory(sample: Sample, family: Family, dialect: Dialect, recording: A
 
 def from_trajectory(trajectory: Trajectory, family: Family, dialect: Dialect) -> Written:
     """What was written in a trajectory of :func:`to_trajectory`; exact, up to what a tokenizer does to letter case.
+
+    Spaces beside tags are those of ``family.written``.
 
     Numbers of calls come back in the form that :meth:`Dialect.format_call` gives them, where the dialect is not the
     one that samples are written in.
@@ -147,7 +164,7 @@ def _given(family: Family, origin: Origin, pieces: Sequence[Piece]) -> Segment:
 
 def _sampled(sample: Sample, family: Family, text: str) -> Segment:
     """One stretch as the policy samples it; raises DataError where it holds what a policy cannot sample."""
-    ids = family.tokenize(text)
+    ids = family.tokenize(family.written(text))
     for token in {*family.banned_ids, *family.eos_ids}.intersection(ids):
         raise _unfit(sample, f"its text holds the control token {family.detokenize([token])!r}")
     return Segment(origin="sampled", ids=tuple(ids))

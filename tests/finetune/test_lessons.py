@@ -22,7 +22,7 @@ from echo_agent.finetune.lessons import (
     mislooked,
     with_branch,
 )
-from echo_agent.finetune.sft import SFTConfig, duration_at
+from echo_agent.finetune.pretraining import PretrainingConfig, duration_at
 from echo_agent.finetune.thoughts import thought, trace, transcript
 from echo_agent.finetune.tiles import Tile
 from echo_agent.nano.adapter import pool
@@ -34,7 +34,7 @@ from tests.finetune.data.test_questions import answer_of
 @pytest.fixture(scope="module")
 def lessons(teacher: Teacher) -> list[Lesson]:
     """Lessons of mixed durations, as in a run of training."""
-    rng, config = np.random.default_rng(0), SFTConfig(steps=100)
+    rng, config = np.random.default_rng(0), PretrainingConfig(steps=100)
     return [teacher.lesson(rng, duration_at(step, config, rng)) for step in range(100) for _ in range(2)]
 
 

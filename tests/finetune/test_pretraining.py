@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from echo_agent.finetune.lessons import Lesson, Teacher, collate
-from echo_agent.finetune.sft import (
-    SFTConfig,
+from echo_agent.finetune.pretraining import (
+    PretrainingConfig,
     batches,
     duration_at,
     hardship_at,
@@ -27,7 +27,7 @@ from echo_agent.finetune.sft import (
 )
 from echo_agent.nano.modeling import NanoForConditionalGeneration
 
-CONFIG = SFTConfig(steps=10, batch=2, rate=3e-3, warmup=2, save_every=4)
+CONFIG = PretrainingConfig(steps=10, batch=2, rate=3e-3, warmup=2, save_every=4)
 
 
 class Stopped(Exception):
@@ -133,7 +133,7 @@ def test_a_few_steps_lower_the_loss(
     frozen = copy.deepcopy(learner.model.encoder.state_dict() | learner.model.adapter.branch.state_dict())
     lessons = lessons_of(teacher, 6)
     before = loss_of(learner, lessons)
-    train(learner, teacher, SFTConfig(steps=40, batch=2, rate=5e-3, warmup=4), tmp_path)
+    train(learner, teacher, PretrainingConfig(steps=40, batch=2, rate=5e-3, warmup=4), tmp_path)
     assert loss_of(learner, lessons) < 0.8 * before
     assert not learner.training
     assert [line["step"] for line in log(tmp_path)] == [20, 40]
@@ -143,7 +143,7 @@ def test_a_few_steps_lower_the_loss(
 
 
 def finished(
-    model: NanoForConditionalGeneration, teacher: Teacher, folder: Path, config: SFTConfig = CONFIG
+    model: NanoForConditionalGeneration, teacher: Teacher, folder: Path, config: PretrainingConfig = CONFIG
 ) -> dict[str, torch.Tensor]:
     train(model, teacher, config, folder)
     return model.state_dict()
@@ -166,7 +166,7 @@ def test_a_stopped_run_ends_as_one_that_was_never_stopped(
     learner: NanoForConditionalGeneration, teacher: Teacher, tmp_path: Path, stop: int
 ) -> None:
     """Four batches of two are drawn at a time: it stops after four steps, or after eight."""
-    config = SFTConfig(steps=24, batch=2, rate=3e-3, warmup=2, save_every=4)
+    config = PretrainingConfig(steps=24, batch=2, rate=3e-3, warmup=2, save_every=4)
     config = config if stop == 21 else CONFIG
     other = spoiled(learner)
     stopped = copy.deepcopy(learner)
@@ -201,7 +201,7 @@ def test_a_checkpoint_without_running_losses_can_be_read(
 def test_lines_of_the_log_behind_the_checkpoint_are_made_again(
     learner: NanoForConditionalGeneration, teacher: Teacher, tmp_path: Path
 ) -> None:
-    config = SFTConfig(steps=24, batch=1, save_every=100)
+    config = PretrainingConfig(steps=24, batch=1, save_every=100)
     train(copy.deepcopy(learner), teacher, config, tmp_path)
     whole = log(tmp_path)
     (tmp_path / "checkpoint.pt").unlink()  # killed before the first was written
@@ -226,7 +226,7 @@ def test_a_finished_run_is_left_as_it_is(
 def test_exactly_so_many_steps(
     learner: NanoForConditionalGeneration, teacher: Teacher, tmp_path: Path, steps: int
 ) -> None:
-    train(learner, teacher, SFTConfig(steps=steps, batch=1), tmp_path)
+    train(learner, teacher, PretrainingConfig(steps=steps, batch=1), tmp_path)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["step"] == steps
     assert {int(value["step"]) for value in state["optimiser"]["state"].values()} == {steps}
@@ -234,16 +234,16 @@ def test_exactly_so_many_steps(
 
 def test_batches_are_a_function_of_seed_and_step(teacher: Teacher) -> None:
     def ids(seed: int, step: int) -> list[list[int]]:
-        config = SFTConfig(steps=100, batch=2, seed=seed)
+        config = PretrainingConfig(steps=100, batch=2, seed=seed)
         return [lesson.ids for batch in batches(teacher, step, config) for lesson in batch]
 
     assert ids(0, 8) == ids(0, 8)
     assert ids(0, 8) != ids(0, 12) and ids(0, 8) != ids(1, 8)
-    assert [len(batch) for batch in batches(teacher, 0, SFTConfig(steps=100, batch=2))] == [2] * 4
+    assert [len(batch) for batch in batches(teacher, 0, PretrainingConfig(steps=100, batch=2))] == [2] * 4
 
 
 def test_noise_drops_its_share_and_keeps_the_mean() -> None:
-    features, config = torch.ones(300, 200), SFTConfig(steps=10, noise=0.2)
+    features, config = torch.ones(300, 200), PretrainingConfig(steps=10, noise=0.2)
     heard = noisy(features, 7, 3, config)
     assert torch.equal(heard[:, -7:], features[:, -7:]), "scores of sounds stay as they are"
     heard = heard[:, :-7]
@@ -251,7 +251,7 @@ def test_noise_drops_its_share_and_keeps_the_mean() -> None:
     assert (heard == 0).float().mean().item() == pytest.approx(0.2, abs=0.01)
     assert torch.equal(heard, noisy(features, 7, 3, config)[:, :-7])
     assert not torch.equal(heard, noisy(features, 7, 4, config)[:, :-7])
-    assert torch.equal(noisy(features, 7, 3, SFTConfig(steps=10, noise=0.0)), features)
+    assert torch.equal(noisy(features, 7, 3, PretrainingConfig(steps=10, noise=0.0)), features)
 
 
 def test_audio_tokens_that_look_like_their_words_in_order_have_no_loss(
@@ -319,7 +319,7 @@ def test_pointing_is_the_attention_that_the_first_head_pays(
 
 
 def test_recordings_grow_and_the_rate_falls() -> None:
-    config, rng = SFTConfig(steps=1000, warmup=100), np.random.default_rng(0)
+    config, rng = PretrainingConfig(steps=1000, warmup=100), np.random.default_rng(0)
     early = [duration_at(0, config, rng) for _ in range(300)]
     late = [duration_at(900, config, rng) for _ in range(300)]
     assert 5 <= min(early) and max(early) <= 15 and 5 <= min(late) and 80 < max(late) <= 120
@@ -331,7 +331,7 @@ def test_recordings_grow_and_the_rate_falls() -> None:
 
 
 def test_more_goes_wrong_in_the_last_quarter(teacher: Teacher) -> None:
-    config = SFTConfig(steps=100, batch=32)
+    config = PretrainingConfig(steps=100, batch=32)
     assert hardship_at(74, config) == hardship_at(0, config)
     turned_down = []
     for step in (72, 76):

@@ -1,0 +1,78 @@
+"""Features of frozen encoders on disk: what was encoded once is not encoded again, in this run or the next.
+
+One small safetensors file per listen, in a folder per encoder. Its name is that of the listen (content, span and
+transform), so any number of processes may read and fill one folder at once: a file appears when it is whole, and two
+that write the same write the same bytes. What is read is bit for bit what the encoder gave, in its own precision.
+
+    <folder>/<fingerprint of the encoder>/<first two digits>/<hash of the listen>.safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from echo_agent.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from echo_agent.families.base import Family
+    from echo_agent.recording import AudioRef
+
+
+class FeatureFiles:
+    """A folder of features; see the module."""
+
+    def __init__(self, folder: Path, family: Family) -> None:
+        """Keep the features of ``family``'s frozen modules below ``folder``."""
+        self.folder = folder / family.encoder_fingerprint()
+
+    def path(self, ref: AudioRef) -> Path:
+        """Where the features of a listen are kept."""
+        name = hashlib.sha256(ref.key().encode()).hexdigest()[:40]
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def __contains__(self, ref: AudioRef) -> bool:
+        """Whether a listen has been kept."""
+        return self.path(ref).exists()
+
+    def get(self, ref: AudioRef) -> dict[str, Tensor] | None:
+        """The features of a listen, or None.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.path(ref)
+        try:
+            return load_file(path)
+        except FileNotFoundError:
+            return None
+        except SafetensorError as error:
+            raise DataError(f"{path} is damaged: remove it, and it is made again ({error})") from error
+
+    def put(self, ref: AudioRef, features: dict[str, Tensor]) -> None:
+        """Keep the features of a listen.
+
+        Raises:
+            DataError: The disk is full, or the folder cannot be written to.
+        """
+        from safetensors.torch import save
+
+        path = self.path(ref)
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(save({name: value.contiguous().cpu() for name, value in features.items()}))
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise DataError(
+                f"features cannot be kept in {self.folder}: {error.strerror}; free some space, or name another folder"
+            ) from error

@@ -1,0 +1,139 @@
+"""Audio in the training forward pass: a model's own ``forward`` learns to take ``audio=...`` beside the ids.
+
+Trainers know ids, masks and labels. What the placeholders among the ids stand for has to reach the model all the same,
+for every listen of a trajectory, and the gradient has to reach the projector. :class:`Hearing` hangs a hook before the
+model's ``forward``: it takes the listens of the batch, makes their embeddings from frozen features (or, where the
+encoder is trained, from samples), puts them in the placeholders' places, and spells out the positions. So nothing of
+a family's own merge is used, the wrappers of PEFT and DDP stay outside, and one way serves all families.
+
+Left out, audio would fail silently: a model scores bare placeholders without a word. Here ids with placeholders and no
+audio are an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from echo_agent.errors import PlaceholderError
+from echo_agent.recording import AudioRef
+from echo_agent.stores import ByteStore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from echo_agent.families.base import Family
+    from echo_agent.feature_files import FeatureFiles
+    from echo_agent.stores import RecordingStore
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One listen of a row: what its run of placeholders stands for. One of features and samples is there."""
+
+    ref: AudioRef
+    features: dict[str, Tensor] | None = None
+    """Outputs of the frozen modules."""
+    samples: np.ndarray | None = None
+    """float32 mono at the family's rate, where the encoder is trained."""
+
+
+Listen = Callable[[Sequence[AudioRef]], list[Heard]]
+"""Fetches what a batch's listens are made of."""
+
+
+class Hearing:
+    """Lets ``family.model(input_ids=..., attention_mask=..., audio=[[Heard, ...], ...])`` hear; see the module."""
+
+    def __init__(self, family: Family) -> None:
+        """Hang the hook."""
+        self._family = family
+        self._handle = family.model.register_forward_pre_hook(self._hear, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Take the hook away again."""
+        self._handle.remove()
+
+    def _hear(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        if "audio" not in kwargs:
+            return None
+        rows: Sequence[Sequence[Heard]] = kwargs.pop("audio")
+        ids, mask = kwargs.pop("input_ids"), kwargs["attention_mask"]
+        kwargs["inputs_embeds"] = self.embeds(ids, [heard for row in rows for heard in row])
+        kwargs["position_ids"] = self._family.position_ids((mask.cumsum(-1) - 1).clamp(min=0))
+        return args, kwargs
+
+    def embeds(self, ids: Tensor, heard: Sequence[Heard]) -> Tensor:
+        """Embeddings ``[batch, n, hidden]`` of ids whose placeholders are filled with listens, in reading order.
+
+        Raises:
+            PlaceholderError: The placeholders are more or fewer than the listens give; both numbers are named.
+        """
+        family = self._family
+        embeds = family.token_embeds(ids)
+        places = ids == family.audio_id
+        refs = [listen.ref for listen in heard]
+        wanted, given = int(places.sum()), sum(map(family.audio_tokens, refs))
+        if wanted != given:
+            raise PlaceholderError(f"the batch has {wanted} audio placeholders, but its listens give {given}")
+        if not heard:
+            return embeds
+        audio = torch.cat(family.audio_embeds(refs, self._features(heard))).to(embeds.dtype)
+        return embeds.masked_scatter(places[..., None], audio)
+
+    def _features(self, heard: Sequence[Heard]) -> list[dict[str, Tensor]]:
+        """Frozen features where they are given; the rest encoded now, so that the encoder gets its gradient."""
+        crops = [(listen.ref, listen.samples) for listen in heard if listen.samples is not None]
+        fresh = iter(self._family.encode(crops) if crops else [])
+        return [next(fresh) if listen.features is None else listen.features for listen in heard]
+
+
+class Listener:
+    """Fetches listens for a trainer: from memory, from disk, or by encoding them (:data:`Listen`)."""
+
+    def __init__(
+        self,
+        family: Family,
+        recordings: RecordingStore,
+        files: FeatureFiles | None = None,
+        memory: int = 1 << 30,
+    ) -> None:
+        """Keep at most ``memory`` bytes of features at hand; ``files`` keeps all of them."""
+        self._family, self._recordings, self._files = family, recordings, files
+        self._memory: ByteStore[str, dict[str, Tensor]] = ByteStore(memory)
+
+    def __call__(self, refs: Sequence[AudioRef]) -> list[Heard]:
+        """The listens of a batch, in order; those that are not kept are encoded together.
+
+        Raises:
+            RecordingError: A recording cannot be read.
+            DataError: A file of features is damaged, or the disk is full.
+        """
+        family = self._family
+        if not family.is_frozen:
+            return [Heard(ref, samples=self._recordings.crop(ref, family.sample_rate)) for ref in refs]
+        found = {ref.key(): self._kept(ref) for ref in refs}
+        missing = {ref.key(): ref for ref in refs if found[ref.key()] is None}
+        if missing:
+            crops = [(ref, self._recordings.crop(ref, family.sample_rate)) for ref in missing.values()]
+            for ref, features in zip(missing.values(), family.frozen_features(crops), strict=True):
+                found[ref.key()] = features
+                if self._files is not None:
+                    self._files.put(ref, features)
+                self._remember(ref, features)
+        return [Heard(ref, features=found[ref.key()]) for ref in refs]
+
+    def _kept(self, ref: AudioRef) -> dict[str, Tensor] | None:
+        features = self._memory.get(ref.key())
+        if features is None and self._files is not None:
+            features = self._files.get(ref)
+            if features is not None:
+                self._remember(ref, features)
+        return features
+
+    def _remember(self, ref: AudioRef, features: dict[str, Tensor]) -> None:
+        self._memory.put(ref.key(), features, sum(tensor.nbytes for tensor in features.values()))

@@ -1,0 +1,144 @@
+"""The policy that is trained: loaded, with a chosen part of its weights trainable, and written out again.
+
+What is trained is the decoder with its embeddings and the projector from audio features, in full or, for the decoder,
+through low-rank adapters (PEFT); the audio encoder only where a recipe says so. Everything else a checkpoint may hold
+(a tower for pictures, say) stays as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echo_agent.dialects import Dialect, dialect_named
+from echo_agent.errors import DataError, ModelError
+from echo_agent.families.base import Family
+from echo_agent.families.loading import load_family
+from echo_agent.finetune.config import LoRAPart, ModelPart
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+def load_policy(part: ModelPart, lora: LoRAPart | None) -> tuple[Family, Dialect]:
+    """Load the model of a recipe with its trainable weights marked (adapters are put on by the trainer).
+
+    Raises:
+        ModelError: The model cannot be loaded.
+        DataError: The recipe asks of the model what it cannot do.
+    """
+    family = load_family(part.name, part.device, part.dtype)
+    if part.listen_tokens is not None or part.tokens_per_second is not None:
+        _set_budget(family, part)
+    mark_trainable(family, part.train_encoder)
+    dialect = dialect_named(part.dialect or family.default_dialect)
+    if dialect.name == "turns":
+        family.turn_open("system")  # says so where there are none
+    if lora is not None:
+        adapter_config(family, lora)
+    return family, dialect
+
+
+def _set_budget(family: Family, part: ModelPart) -> None:
+    from echo_agent.families.nano import NanoFamily
+
+    if not isinstance(family, NanoFamily):
+        raise DataError(
+            f"model.listen_tokens and model.tokens_per_second are for echo-nano; {family.name} has no budget per listen"
+        )
+    if part.listen_tokens is not None:
+        family.config.listen_tokens = part.listen_tokens
+    if part.tokens_per_second is not None:
+        family.config.tokens_per_second = part.tokens_per_second
+
+
+def mark_trainable(family: Family, train_encoder: bool) -> None:
+    """Let gradients into decoder, head and projector, and into the encoder where it is to be trained."""
+    model = family.model
+    model.requires_grad_(False)
+    for name in (family.decoder_module, family.projector_module):
+        model.get_submodule(name).requires_grad_(True)
+    model.get_output_embeddings().requires_grad_(True)
+    if train_encoder:
+        for name in family.frozen_modules:
+            model.get_submodule(name).requires_grad_(True)
+    if not any(p.requires_grad for p in model.get_submodule(family.projector_module).parameters()):
+        raise ModelError(f"{family.name}: the projector {family.projector_module} has nothing to train")
+
+
+def adapter_config(family: Family, part: LoRAPart) -> PeftConfig:
+    """Adapters on the decoder's linear layers that the recipe names.
+
+    Raises:
+        DataError: The decoder has no such layers, or the head is among them.
+    """
+    from peft import LoraConfig
+    from torch import nn
+
+    decoder = family.model.get_submodule(family.decoder_module)
+    names = [
+        f"{family.decoder_module}.{name}"
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in part.modules
+    ]
+    if not names:
+        raise DataError(
+            f"lora.modules: the decoder of {family.name} has no layers called {', '.join(part.modules)}"
+        )
+    return LoraConfig(
+        r=part.rank,
+        lora_alpha=part.alpha,
+        lora_dropout=part.dropout,
+        target_modules=names,
+        modules_to_save=[family.projector_module] if part.train_projector else None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_policy(family: Family, model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Write what ``EchoAgent.from_pretrained(folder)`` loads: the whole model, or adapters that name their base."""
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        family.save(folder)
+        return
+    adapters: Any = model.peft_config["default"]
+    base = Path(family.name)
+    adapters.base_model_name_or_path = str(base.resolve()) if base.is_dir() else family.name
+    model.save_pretrained(folder)
+
+
+def merge(folder: Path, out: Path, push: str = "", report: Any = print) -> Path:
+    """Put adapters into the weights of their base and write a whole model.
+
+    Args:
+        folder: What a training with adapters wrote.
+        out: Folder to write to; it must not be there.
+        push: Also upload it under this hub id.
+        report: Told what was done.
+
+    Raises:
+        ModelError: The folder holds no adapters, or the model cannot be loaded or uploaded.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder} holds no adapters (adapter_config.json): what it holds needs no merging")
+    if out.exists():
+        raise ModelError(f"{out} is there already: name another folder")
+    family = load_family(str(folder), "cpu")
+    merged = family.model
+    family.save(out)
+    report(f"{out}: {sum(p.numel() for p in merged.parameters()) / 1e6:.1f} M parameters, ready for --model")
+    if push:
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        try:
+            api.create_repo(push, private=True, exist_ok=True)
+            api.upload_folder(repo_id=push, folder_path=out)
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise ModelError(f"{out} is written, but cannot be pushed to {push}: {error}") from error
+        report(f"pushed to {push}")
+    return out

@@ -1,0 +1,226 @@
+"""Reinforcement learning: the policy is rewarded for runs of the listening graph (GRPO).
+
+A step: the weights as they are answer a batch of questions, a group of sampled runs each
+(:mod:`echo_agent.finetune.rollouts`); rewards are computed (:mod:`echo_agent.finetune.rewards`); TRL's trainer updates
+the weights on exactly the tokens that were sampled, the crops' audio in its forward pass
+(:mod:`echo_agent.finetune.grpo`). Everything is a function of the seed and the step; checkpoints are taken between
+generations, so a stopped run ends with the weights of one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from echo_agent.chat import ChatLALM
+from echo_agent.engine import TorchEngine
+from echo_agent.errors import DataError
+from echo_agent.feature_files import FeatureFiles
+from echo_agent.finetune.config import RLRecipe
+from echo_agent.finetune.examples import Report, choose_samples, open_recordings
+from echo_agent.finetune.grpo import ListeningGRPOTrainer
+from echo_agent.finetune.hearing import Heard
+from echo_agent.finetune.policy import adapter_config, load_policy, save_policy
+from echo_agent.finetune.rewards import REWARDS, Judged
+from echo_agent.finetune.rollouts import Rollout, Rollouts, Task
+from echo_agent.finetune.run_folder import RunFolder
+from echo_agent.finetune.trainer_settings import trainer_settings
+from echo_agent.finetune.watch import CollapseStop, Journal, read_log
+from echo_agent.recording import AudioRef
+from echo_agent.stores import RecordingStore
+
+if TYPE_CHECKING:
+    from echo_agent.finetune.data.records import Sample
+
+SHOWN = 2
+"""Groups of rollouts that a file of samples shows."""
+
+
+def train_rl(
+    recipe: RLRecipe, dataset: Path, out: Path, *, features: Path | None = None, report: Report = print
+) -> Path:
+    """Run a recipe; returns the folder of the model.
+
+    Args:
+        recipe: What to do.
+        dataset: Folder of samples (``echo-agent finetune data``).
+        out: Folder of the run; one that was begun is gone on with.
+        features: Where features of the frozen encoder are kept; ``<dataset>/features`` by default.
+        report: Told what happens, a line at a time.
+
+    Raises:
+        DataError: The data, the recipe or the folder is unusable.
+        ModelError: The model cannot be loaded.
+    """
+    from accelerate import PartialState
+    from datasets import Dataset
+
+    processes = PartialState().num_processes
+    if recipe.processes != processes:
+        raise DataError(
+            f"the recipe is for {recipe.processes} processes (rollout.questions x rollout.group over optimiser.batch x "
+            f"optimiser.accumulation x rollout.updates), but there are {processes}: change one of these, or start with "
+            f"`accelerate launch --num_processes {recipe.processes}`"
+        )
+    folder = RunFolder(out)
+    checkpoint = folder.begin(recipe, dataset)
+    family, dialect = load_policy(recipe.model, recipe.lora)
+    store = RecordingStore()
+    limit = recipe.data.limit
+    samples = choose_samples(
+        dataset, recipe.data.train, recipe.data, seed=recipe.seed, reasoned=False, limit=limit
+    )
+    samples, recordings = open_recordings(dataset, samples, family, store, report)
+    if len(samples) < recipe.rollout.questions:
+        raise DataError(
+            f"{dataset}: {len(samples)} samples in {recipe.data.train!r} for rollout.questions: {recipe.rollout.questions}"
+        )
+    report(f"{recipe.data.train}: {len(samples)} questions on {len(recordings)} recordings")
+    files = FeatureFiles(features or dataset / "features", family) if family.is_frozen else None
+    with TorchEngine(family, store, files=files) as engine:
+        rollouts = Rollouts(
+            ChatLALM(engine, dialect=dialect), store, recipe.rollout, bool(recipe.rewards.counterfactual)
+        )
+        journal, collapse = Journal(out, recipe.optimiser.steps, report), CollapseStop(recipe.collapse)
+        trainer = ListeningGRPOTrainer(
+            family,
+            roll=_roller(
+                engine, rollouts, {sample.id: sample for sample in samples}, recordings, recipe.seed
+            ),
+            listen=_listener(engine, store),
+            kl=recipe.loss.kl,
+            mask_broken=recipe.rollout.broken == "mask",
+            updates=recipe.rollout.updates,
+            args=_settings(recipe, folder, family.device),
+            reward_funcs=[_reward(name) for name in recipe.rewards.weights],
+            train_dataset=Dataset.from_dict({"prompt": [sample.id for sample in samples]}),
+            processing_class=family.tokenizer,
+            peft_config=adapter_config(family, recipe.lora) if recipe.lora else None,
+            callbacks=[journal, collapse],
+        )
+        if recipe.watch.sample_every:
+            trainer.add_callback(_Samples(out / "samples", recipe.watch.sample_every, trainer))
+        began = time.monotonic()
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        finally:
+            trainer.unhook()
+            rollouts.close()
+    if trainer.accelerator.is_main_process:
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        save_policy(family, model, folder.model)
+        folder.end(
+            recipe,
+            {
+                "questions": len(samples),
+                "rollouts": trainer.state.global_step // recipe.rollout.updates
+                * recipe.rollout.questions * recipe.rollout.group,
+                "seconds": round(time.monotonic() - began),
+                "resumed": checkpoint is not None,
+                "stopped": collapse.reason or None,
+                "last": read_log(out)[-1],
+            },
+        )  # fmt: skip
+    if collapse.reason:
+        report(f"stopped: {collapse.reason}")
+    return folder.model
+
+
+def _settings(recipe: RLRecipe, folder: RunFolder, device: Any) -> Any:
+    """TRL's configuration."""
+    from trl import GRPOConfig
+
+    os.environ.setdefault(
+        "TRL_EXPERIMENTAL_SILENCE", "1"
+    )  # rollout_func is new; the version of TRL is pinned
+    rollout, loss, optimiser = recipe.rollout, recipe.loss, recipe.optimiser
+    return GRPOConfig(
+        **trainer_settings(recipe, folder, device),
+        num_generations=rollout.group,
+        steps_per_generation=optimiser.accumulation * rollout.updates,
+        max_completion_length=rollout.max_new_tokens + rollout.answer_tokens,
+        temperature=rollout.temperature,
+        beta=0.0,
+        epsilon=loss.clip_low,
+        epsilon_high=loss.clip_high,
+        loss_type=loss.kind,
+        scale_rewards=loss.scale,
+        entropy_coef=loss.entropy,
+        reward_weights=list(recipe.rewards.weights.values()),
+        disable_dropout=True,
+        log_completions=False,
+    )
+
+
+def _roller(
+    engine: TorchEngine,
+    rollouts: Rollouts,
+    samples: dict[str, Sample],
+    recordings: dict[str, AudioRef],
+    seed: int,
+) -> Callable[[Sequence[str], int, int], list[Rollout]]:
+    def roll(ids: Sequence[str], first: int, step: int) -> list[Rollout]:
+        engine.weights_changed()
+        chosen = [samples[name] for name in ids]
+        tasks = [Task(sample, recordings[sample.audio], first + i) for i, sample in enumerate(chosen)]
+        return rollouts.run(tasks, seed=(seed << 32) + step)
+
+    return roll
+
+
+def _listener(engine: TorchEngine, store: RecordingStore) -> Callable[[Sequence[AudioRef]], list[Heard]]:
+    """What the trainer hears: the very features that the engine heard, or samples where the encoder is trained."""
+    family = engine.family
+
+    def listen(refs: Sequence[AudioRef]) -> list[Heard]:
+        if not family.is_frozen:
+            return [Heard(ref, samples=store.crop(ref, family.sample_rate)) for ref in refs]
+        return [Heard(ref, features=found) for ref, found in zip(refs, engine.features(refs), strict=True)]
+
+    return listen
+
+
+def _reward(name: str) -> Callable[..., list[float | None]]:
+    """A reward as TRL calls it, on what the rollout function handed on."""
+
+    def reward(judged: Sequence[Judged | None], **_: Any) -> list[float | None]:
+        return [None if one is None else REWARDS[name](one) for one in judged]
+
+    reward.__name__ = name
+    return reward
+
+
+class _Samples(TrainerCallback):
+    """Writes some of the last rollouts as text, every so many steps."""
+
+    def __init__(self, folder: Path, every: int, trainer: ListeningGRPOTrainer) -> None:
+        self._folder, self._every, self._trainer = folder, every, trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write, on the main process."""
+        if not state.is_world_process_zero or state.global_step % self._every:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        group = self._trainer.num_generations
+        text = "\n\n".join(map(_readable, self._trainer.rollouts[: SHOWN * group]))
+        (self._folder / f"step-{state.global_step:06d}.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def _readable(rollout: Rollout) -> str:
+    """A rollout for a person."""
+    sample, judged = rollout.task.sample, rollout.judged
+    choices = f" ({' | '.join(sample.choices)})" if sample.choices else ""
+    head = f"{sample.id}, run {rollout.task.run}: {sample.question}{choices}"
+    if judged is None:
+        return f"{head}\n  failed: {rollout.broken}"
+    rewards = ", ".join(
+        f"{name} {reward(judged):.2f}" for name, reward in REWARDS.items() if name != "confidence"
+    )
+    verdict = "right" if judged.correct else f"wrong, right is {sample.right[0]}"
+    broken = f"; broke off: {rollout.broken}" if rollout.broken else ""
+    return f"{head}\n  {judged.text}\n  {verdict}{broken}; heard {judged.seconds_heard:.1f} s; {rewards}"

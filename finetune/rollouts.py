@@ -1,0 +1,251 @@
+"""Rollouts: sampled runs of the listening graph on a batch of questions, with what rewards and the trainer need.
+
+All runs of a batch go through the same compiled graph and the same engine at once; the engine decodes whatever is
+waiting as one batch and computes a group's common prompt once. A run depends on its question, the seed and its number
+alone, so a batch gives the same whatever else runs beside it, and a resumed training the same as one never stopped.
+
+A rollout is read off its trajectory: ids exactly as they were sampled, their origins and log-probabilities. Runs that
+break off are rollouts too; a run that fails with an error of ours (a context that is too long, a recording that cannot
+be read) is one without reward, and never ends the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from echo_agent.answers import ANSWER, ANSWER_END
+from echo_agent.chat import ChatLALM
+from echo_agent.errors import EchoAgentError
+from echo_agent.families.base import Family
+from echo_agent.finetune.config import RolloutPart
+from echo_agent.finetune.data.records import Sample
+from echo_agent.finetune.rewards import Judged, needs_counterfactual
+from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
+from echo_agent.graphs.state import Control
+from echo_agent.recording import AudioRef
+from echo_agent.results import EchoResult, result_of
+from echo_agent.scores import is_correct
+from echo_agent.stores import RecordingStore
+from echo_agent.trajectory import Segment, Trajectory
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to make."""
+
+    sample: Sample
+    recording: AudioRef
+    run: int
+    """Its number under the seed: the noise of sampling depends on it."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One run, as rewards and the trainer see it."""
+
+    task: Task
+    trajectory: Trajectory
+    judged: Judged | None
+    """None where the run failed: there is nothing to reward."""
+    broken: str = ""
+    """Why it broke off: ``budget``, ``unparsed``, ``edited`` or the error; empty where it ended well."""
+    failed_calls: int = 0
+    """Calls for which nothing was heard."""
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """What stands before the policy's first token."""
+        return [token for segment in self._head for token in segment.ids]
+
+    @property
+    def completion_ids(self) -> list[int]:
+        """Everything after it: sampled tokens and what tools put between them."""
+        return [token for segment in self._rest for token in segment.ids]
+
+    @property
+    def mask(self) -> list[int]:
+        """1 for every token of the completion that the policy sampled."""
+        return [int(segment.origin == "sampled") for segment in self._rest for _ in segment.ids]
+
+    @property
+    def logprobs(self) -> list[float]:
+        """The engine's log-probability of every token of the completion; 0 where it was not sampled."""
+        return [value for segment in self._rest for value in segment.logprobs or (0.0,) * len(segment.ids)]
+
+    @property
+    def _head(self) -> tuple[Segment, ...]:
+        return self.trajectory.segments[: self._first]
+
+    @property
+    def _rest(self) -> tuple[Segment, ...]:
+        return self.trajectory.segments[self._first :]
+
+    @property
+    def _first(self) -> int:
+        segments = self.trajectory.segments
+        return next((i for i, segment in enumerate(segments) if segment.origin == "sampled"), len(segments))
+
+
+class Rollouts:
+    """Makes rollouts with a model; one event loop of its own serves any number of batches."""
+
+    def __init__(
+        self, model: ChatLALM, recordings: RecordingStore, part: RolloutPart, counterfactual: bool = False
+    ) -> None:
+        """Run ``model`` as ``part`` says.
+
+        Args:
+            model: The policy; its engine decodes.
+            recordings: Where the samples of recordings are.
+            part: Budget, sampling, and whether the policy may listen again.
+            counterfactual: Run each rollout that listened and was right a second time without the crop: the same
+                tokens up to the first call, which is answered by the request for the answer.
+        """
+        self._model, self._recordings, self._part = model, recordings, part
+        self._counterfactual = counterfactual
+        self._graph = build_listening_graph()
+        self._budget = Budget(
+            max_relistens=part.max_relistens,
+            max_seconds=part.max_seconds,
+            max_new_tokens=part.max_new_tokens,
+            answer_tokens=part.answer_tokens,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="echo-agent-rollouts", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, tasks: Sequence[Task], seed: int) -> list[Rollout]:
+        """Make all runs at once; returns their rollouts, in order."""
+        control: Control = "on" if self._part.listen else "off"
+        return self._wait(self._all(tasks, seed, control))
+
+    def close(self) -> None:
+        """End the event loop."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # an interrupt of the caller: nobody wants the runs any more
+            future.cancel()
+            raise
+
+    async def _all(self, tasks: Sequence[Task], seed: int, control: Control) -> list[Rollout]:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(self._one(task, seed, control)) for task in tasks]
+        return [done.result() for done in running]
+
+    async def _one(self, task: Task, seed: int, control: Control) -> Rollout:
+        try:
+            result = await self._result(task, seed, control)
+        except EchoAgentError as error:
+            return self._failed(task, error)
+        judged = judge(result, task, self._model.family)
+        if self._counterfactual and needs_counterfactual(judged):
+            without = await self._result(task, seed, "off")
+            judged = Judged(**(vars(judged) | {"correct_without": is_correct(task.sample, without.answer)}))
+        broken = "edited" if result.trajectory.rerendered else ""
+        broken = broken or ("unparsed" if result.answer is None else "budget" * judged.forced)
+        return Rollout(task, result.trajectory, judged, broken, result.failed_calls)
+
+    async def _result(self, task: Task, seed: int, control: Control) -> EchoResult:
+        sample, part = task.sample, self._part
+        context = ListeningContext(
+            model=self._model,
+            recordings=self._recordings,
+            budget=self._budget,
+            control=control,
+            seed=seed,
+            temperature=part.temperature,
+            top_p=part.top_p,
+            guided=False,
+            stream_tokens=False,
+        )
+        state: Any = initial_state(sample.question, [task.recording], sample.choices, run=task.run)
+        done = await self._graph.ainvoke(state, context=context)
+        return result_of(done, self._model.family.name)
+
+    def _failed(self, task: Task, error: EchoAgentError) -> Rollout:
+        """A rollout of which nothing is trained: the question, and an end of turn that nobody sampled."""
+        family, sample = self._model.family, task.sample
+        head, audio = family.render(
+            self._model.dialect.head(family, [task.recording], sample.question, sample.choices)
+        )
+        end = Segment(origin="tool", ids=(family.eos_ids[0],))
+        prompt = Segment(origin="prompt", ids=tuple(head), audio=tuple(audio))
+        return Rollout(task, Trajectory().append(prompt, end), None, str(error))
+
+
+def judge(result: EchoResult, task: Task, family: Family) -> Judged:
+    """What rewards look at, of one run."""
+    sample = task.sample
+    correct = is_correct(sample, result.answer)
+    return Judged(
+        text=result.text,
+        answered=result.answer is not None,
+        correct=correct,
+        forced=result.budget_exhausted,
+        confidence=answer_confidence(result.trajectory, family, sample.right[0], correct),
+        asked=tuple((record.start, record.end) for record in result.relistens),
+        seconds_heard=result.seconds_heard,
+        gold_spans=sample.gold_spans,
+        duration=task.recording.duration,
+        correct_without=None,
+    )
+
+
+def answer_confidence(trajectory: Trajectory, family: Family, right: str, correct: bool) -> float | None:
+    """Probability of the answer's first token; of a wrong one, of the first token that is not the right answer's.
+
+    From the log-probabilities recorded while sampling (Echo, arXiv 2602.11909, the accuracy term of its released code).
+    None where no answer was opened, or nothing was sampled after that.
+    """
+    sampled = [
+        (token, logprob)
+        for segment in trajectory.segments
+        if segment.origin != "prompt"
+        for token, logprob in zip(
+            segment.ids, segment.logprobs or (math.nan,) * len(segment.ids), strict=True
+        )
+    ]
+    ids = [token for token, _ in sampled]
+    first = _after(ids, ANSWER, family)
+    if first is None:
+        return None
+    wanted = family.tokenize(family.written(f"{ANSWER}{right}{ANSWER_END}"))
+    wanted = wanted[_after(wanted, ANSWER, family) or 0 :]
+    written = sampled[first:]
+    apart = (
+        0 if correct else next((i for i, (token, _) in enumerate(written) if [token] != wanted[i : i + 1]), 0)
+    )
+    if not written or math.isnan(written[apart][1]):
+        return None
+    return math.exp(written[apart][1])
+
+
+def _after(ids: Sequence[int], tag: str, family: Family) -> int | None:
+    """Index of the first token after the last time that ``tag`` stands in the text of ``ids``."""
+    before = family.detokenize(ids).rpartition(tag)
+    if not before[1]:
+        return None
+    size = len(before[0]) + len(tag)
+    low, high = 0, len(ids)
+    while low < high:  # the text grows with the ids
+        middle = (low + high) // 2
+        if len(family.detokenize(ids[:middle])) < size:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -1,0 +1,139 @@
+"""The folder of a training run: what it was begun with, what it has come to, and how it goes on.
+
+    recipe.yaml            the recipe, with all defaults
+    checkpoints/           of the trainer, to go on from
+    log.jsonl, curves.png  what a person watches
+    samples/*.txt          runs as text (RL)
+    model/                 what EchoAgent.from_pretrained loads, written at the end
+    run.json               the record: versions, seed, data, time, how it ended
+
+A folder that was begun is gone on with, and only with the same recipe and data; one that has ended is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from echo_agent.errors import DataError
+from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, write_recipe
+
+PACKAGES = (
+    "echo-agent",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "langgraph",
+    "langchain-core",
+    "soundfile",
+)
+"""Packages whose versions a record holds; soundfile and soxr read the audio."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder; see the module."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer saves."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """What the run ends with."""
+        return self.path / "model"
+
+    @property
+    def record(self) -> Path:
+        """What is known of the run."""
+        return self.path / "run.json"
+
+    def begin(self, recipe: SFTRecipe | RLRecipe, dataset: Path) -> str | None:
+        """Begin a run, or go on with one; returns the checkpoint to go on from, if there is one.
+
+        Raises:
+            DataError: The folder is a file, holds another run, or one that has ended.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise DataError(f"{self.path} is a file: name a folder for the run")
+        if self.record.exists():
+            raise DataError(
+                f"{self.path} holds a run that has ended ({self.model}): name another folder, or remove it"
+            )
+        mine, data = self.path / "recipe.yaml", self.path / "dataset.txt"
+        if mine.exists():
+            begun = read_recipe(mine)
+            if begun != recipe:
+                raise DataError(
+                    f"{self.path} was begun with another recipe ({_difference(begun, recipe)}): give the same, or name "
+                    "another folder"
+                )
+            if data.exists() and data.read_text().strip() != str(dataset.resolve()):
+                raise DataError(
+                    f"{self.path} was begun with the data of {data.read_text().strip()}, not {dataset}"
+                )
+        else:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                data.write_text(f"{dataset.resolve()}\n")
+                write_recipe(recipe, mine)
+            except OSError as error:
+                raise DataError(f"{self.path} cannot be written to: {error.strerror}") from error
+        from transformers.trainer_utils import get_last_checkpoint
+
+        return get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+
+    def end(self, recipe: SFTRecipe | RLRecipe, facts: Mapping[str, Any]) -> None:
+        """Write the record; from now on the run has ended."""
+        record = {
+            "recipe": recipe.model_dump(mode="json"),
+            "command": " ".join(
+                ["echo-agent", *(Path(word).name if "/" in word else word for word in sys.argv[1:])]
+            ),
+            "versions": _versions(),
+            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            **facts,
+        }
+        partial = self.record.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        partial.rename(self.record)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _difference(one: SFTRecipe | RLRecipe, other: SFTRecipe | RLRecipe) -> str:
+    """The first key in which two recipes differ, with both values."""
+    mine, yours = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    key = next(key for key in [*mine, *yours] if mine.get(key) != yours.get(key))
+    return f"{key} was {mine.get(key)}, now {yours.get(key)}"
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{above}{key}.")
+        else:
+            flat[f"{above}{key}"] = value
+    return flat

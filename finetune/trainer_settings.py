@@ -1,0 +1,59 @@
+"""What SFT and RL ask of transformers' ``Trainer`` alike, from a recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from echo_agent.errors import MissingExtraError
+from echo_agent.finetune.config import RLRecipe, SFTRecipe
+from echo_agent.finetune.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+
+
+def trainer_settings(recipe: SFTRecipe | RLRecipe, folder: RunFolder, device: torch.device) -> dict[str, Any]:
+    """Arguments of ``TrainingArguments``.
+
+    Precision: bfloat16 autocast on a GPU that has it, where the weights are no float32; else none.
+
+    Raises:
+        MissingExtraError: The curves are to be sent where no package is installed.
+    """
+    from importlib.util import find_spec
+
+    import torch
+
+    for name in recipe.watch.report_to:
+        if find_spec(PACKAGES[name]) is None:
+            raise MissingExtraError(f"watch.report_to: {name} needs: pip install {PACKAGES[name]}")
+    optimiser, watch = recipe.optimiser, recipe.watch
+    return {
+        "output_dir": str(folder.checkpoints),
+        "run_name": folder.path.name,
+        "report_to": list(watch.report_to) or "none",
+        "max_steps": optimiser.steps,
+        "per_device_train_batch_size": optimiser.batch,
+        "per_device_eval_batch_size": optimiser.batch,
+        "gradient_accumulation_steps": optimiser.accumulation,
+        "learning_rate": optimiser.rate,
+        "warmup_steps": optimiser.warmup,
+        "lr_scheduler_type": {"cosine": "cosine", "constant": "constant_with_warmup"}[optimiser.schedule],
+        "weight_decay": optimiser.weight_decay,
+        "max_grad_norm": optimiser.clip,
+        "gradient_checkpointing": optimiser.gradient_checkpointing,
+        "bf16": device.type == "cuda" and torch.cuda.is_bf16_supported() and recipe.model.dtype != "float32",
+        "use_cpu": device.type == "cpu",
+        "logging_steps": watch.log_every,
+        "logging_first_step": True,
+        "save_steps": watch.save_every,
+        "save_total_limit": watch.keep,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": False,
+    }
