@@ -5,7 +5,8 @@ Accuracy alone does not say whether listening again helped. So each row is asked
 - ``on``: the agent as it is;
 - ``off``: the first call is answered with the request for the answer;
 - ``wrong-crop``: what is delivered is another stretch of the same length and transform, which overlaps neither with a
-  gold span nor with what was asked for, and is not silent.
+  gold span nor with what was asked for, and is not silent;
+- ``silence``: what is delivered is as much silence.
 
 Rows run concurrently, so that the engine decodes them as one batch; all controls of a row run together, so that the
 recording is encoded once. Results are written as they come, and what is already there is not run again.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class FeatureFiles:
         """The features of a listen, or None.
 
         Raises:
-            DataError: The file is damaged.
+            DataError: The file is damaged, or cannot be read.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -56,6 +57,8 @@ class FeatureFiles:
             return None
         except SafetensorError as error:
             raise DataError(f"{path} is damaged: remove it, and it is made again ({error})") from error
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
     def put(self, ref: AudioRef, features: dict[str, Tensor]) -> None:
         """Keep the features of a listen.
@@ -72,7 +75,8 @@ class FeatureFiles:
             partial.write_bytes(save({name: value.contiguous().cpu() for name, value in features.items()}))
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # where the folder is none, there is nothing to remove either
+                partial.unlink(missing_ok=True)
             raise DataError(
                 f"features cannot be kept in {self.folder}: {error.strerror}; free some space, or name another folder"
             ) from error

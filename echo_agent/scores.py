@@ -7,7 +7,7 @@ could not be read is counted as wrong, and reported apart. Intervals are Wilson'
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from echo_agent.answers import match_choice, normalise
 from echo_agent.rows import Row
 
-Control = Literal["on", "off", "wrong-crop"]
+Control = Literal["on", "off", "wrong-crop", "silence"]
 Z95 = 1.959963984540054
 """Normal quantile of a two-sided 95 % interval."""
 
@@ -59,6 +59,34 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     middle = (share + square / 2) / (1 + square)
     half = Z95 / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
     return (max(0.0, middle - half), min(1.0, middle + half))
+
+
+def paired_difference(
+    one: Mapping[str, float], other: Mapping[str, float], *, draws: int = 2000, seed: int = 0
+) -> dict[str, float] | None:
+    """How far two lists of scores are apart, in points of a hundred, question by question.
+
+    Args:
+        one: Score (0 to 1) by id of the question.
+        other: The same of another policy; questions that are in both are compared.
+        draws: Samples of questions, with replacement (bootstrap).
+        seed: Of the draws.
+
+    Returns:
+        ``points``, and ``low`` and ``high`` of the 95 % interval; None where no question is in both.
+    """
+    import numpy as np
+
+    apart = np.array([one[name] - other[name] for name in sorted(one.keys() & other.keys())])
+    if not len(apart):
+        return None
+    rng = np.random.default_rng(seed)
+    means = apart[rng.integers(len(apart), size=(draws, len(apart)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {
+        name: round(100 * float(value), 1)
+        for name, value in (("points", apart.mean()), ("low", low), ("high", high))
+    }
 
 
 def overlap(heard: Iterable[tuple[float, float]], gold: Iterable[tuple[float, float]]) -> tuple[float, float]:

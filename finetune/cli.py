@@ -81,17 +81,34 @@ def rl(recipe: Recipe, dataset: Dataset, run: Run, set: Set = None, features: Fe
 
 
 @app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write to; one that was begun is gone on with.")
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+) -> None:
+    """See the whole way in some minutes: data, SFT, RL and evaluation of a small task; ends with a model and a page."""
+    from echo_agent.finetune.demo import run_demo
+
+    _quiet()
+    typer.echo(f"{run_demo(out, seed=seed, report=_tell)}: ready for --model")
+
+
+@app.command()
 def merge(
     adapters: Annotated[
         Path, typer.Argument(metavar="ADAPTERS", help="Folder that a training with adapters wrote.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the whole model to.")],
+    dtype: Annotated[
+        str, typer.Option(help="Precision: float32, bfloat16 or float16; auto is float32.")
+    ] = "auto",
     push: Annotated[str, typer.Option(help="Also upload it to the hub under this id.")] = "",
 ) -> None:
     """Put adapters into the weights of the model that they were trained on."""
     from echo_agent.finetune.policy import merge
 
-    merge(adapters, out, push, typer.echo)
+    merge(adapters, out, dtype=dtype, push=push, report=typer.echo)
 
 
 def _tell(text: str) -> None:
@@ -104,6 +121,9 @@ def _quiet() -> None:
 
     for name in ("transformers", "trl", "accelerate", "datasets", "peft"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 Bank = Annotated[

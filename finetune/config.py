@@ -1,8 +1,8 @@
 """Recipes: everything that decides about a training, as YAML with checks, and overrides from the command line.
 
-A recipe names its stage, ``sft`` or ``rl``; the package's own stand in ``recipes/``. Keys that are unknown or contradict
-each other are refused before anything is loaded. The recipe that a run was begun with is kept in its folder, and a run
-goes on only with the same one.
+A recipe names its stage, ``sft`` or ``rl``; the package's own stand in ``recipes/``. Keys that are unknown or
+contradict each other are refused before anything is loaded. The recipe that a run was begun with is kept in its folder,
+and a run goes on only with the same one.
 """
 
 from __future__ import annotations
@@ -90,6 +90,9 @@ class OptimiserPart(_Strict):
     weight_decay: NotNegative = 0.0
     clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Largest norm of a gradient."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products (autocast): bfloat16 is for GPUs and CPUs that compute in it. In RL it sets the trainer apart
+    from an engine that samples in float32."""
     gradient_checkpointing: bool = False
     """Compute activations twice and keep them not at all: less memory, a third more time."""
 
@@ -128,7 +131,7 @@ class _Recipe(_Strict):
             )
         if self.lora is not None and (self.model.listen_tokens or self.model.tokens_per_second):
             raise ValueError(
-                "lora contradicts model.listen_tokens: adapters cannot hold the budget of a listen"
+                "lora contradicts model.listen_tokens and model.tokens_per_second: adapters hold no budget of a listen"
             )
         if self.watch.validate_every and self.data.validation in ("", self.data.train):
             raise ValueError("watch.validate_every needs a split in data.validation that is not data.train")
@@ -209,7 +212,7 @@ class LossPart(_Strict):
     kl: NotNegative = 0.0
     """Weight of the divergence from the policy that RL began with."""
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    clip_high: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
     kind: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
     """How tokens are averaged (TRL's ``loss_type``)."""
     scale: Literal["group", "batch", "none"] = "group"
@@ -222,7 +225,7 @@ class CollapsePart(_Strict):
     """When RL stops because nothing is left to learn from."""
 
     patience: Positive = 20
-    """Steps in a row."""
+    """Lines of the log in a row."""
     listened_below: Share = 0.0
     """Share of rollouts that listened."""
     listened_above: Share = 1.0
@@ -288,7 +291,7 @@ def read_recipe(name: str | Path, overrides: Sequence[str] = ()) -> SFTRecipe | 
         raise DataError(
             f"there is no recipe {name} ({reason}); name a YAML file or one of {', '.join(recipe_names())}"
         ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError is of a date such as 2024-02-30
         raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise DataError(f"{path} is no recipe: a mapping with a key 'stage' is expected")
@@ -312,7 +315,7 @@ def write_recipe(recipe: SFTRecipe | RLRecipe, path: Path) -> None:
 
 
 def _fault(place: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(str(part) for part in place if part not in ("sft", "rl"))
+    where = ".".join(str(part) for part in place[1:])  # the first is the stage
     message = message.removeprefix("Value error, ")
     if message == "Extra inputs are not permitted":
         message = "there is no such key"
@@ -333,5 +336,5 @@ def _override(data: dict[str, Any], text: str) -> None:
         data = inner
     try:
         data[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise DataError(f"--set {text}: {value!r} is not YAML") from None

@@ -30,6 +30,8 @@ SMOOTHED = 30
 """Curves of more points than this are smoothed."""
 STEPS = [1, 2, 2.5, 5, 10]
 """Between ticks, times a power of ten."""
+PRICE = "rewards/price/mean"
+"""Not drawn among the parts: it is minus the seconds heard, which have a panel, and would flatten all other parts."""
 RED, BLUE, _, _, GREEN, *_ = COLOURS
 
 Rows = Sequence[Mapping[str, float]]
@@ -138,7 +140,7 @@ def _page(rows: Rows, title: str) -> Figure:
 def _panels(rows: Rows) -> list[Panel]:
     """The panels of SFT or of RL, with those of their curves that there are values for."""
     keys = sorted({key for row in rows for key in row})
-    parts = [key for key in keys if re.fullmatch("rewards/.+/mean", key)]
+    parts = [key for key in keys if re.fullmatch("rewards/.+/mean", key) and key != PRICE]
     names = [key[len("rewards/") : -len("/mean")].replace("_", " ").strip() for key in parts]
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(parts))]
     reward = (

@@ -51,7 +51,8 @@ def choose_samples(
     families = {sample.family for sample in samples}
     if unknown := sorted(set(part.families) - families):
         raise DataError(
-            f"data.families: {dataset} has no {', '.join(unknown)} in {split!r}; there are {', '.join(sorted(families))}"
+            f"data.families: {dataset} has no {', '.join(unknown)} in {split!r}; "
+            f"there are {', '.join(sorted(families))}"
         )
     chosen = [
         sample
@@ -61,7 +62,8 @@ def choose_samples(
         and (sample.reasoning.strip() or not reasoned)
     ]
     if not chosen:
-        why = "have reasoning to learn from" if reasoned else "are left by data.families and data.longest"
+        unreasoned = reasoned and not any(sample.reasoning.strip() for sample in samples)
+        why = "have reasoning to learn from" if unreasoned else "are left by data.families and data.longest"
         raise DataError(f"{dataset}: of the {len(samples)} samples of {split!r} none {why}")
     if limit is not None and limit < len(chosen):
         order = np.random.default_rng([seed, 11]).permutation(len(chosen))[:limit]

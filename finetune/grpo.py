@@ -2,8 +2,8 @@
 
 TRL's ``GRPOTrainer`` takes rollouts from a function, but has no way for audio to reach the loss. Four places are
 overridden, each as little as can be: where a batch of rollouts is made (references to what was heard are put beside the
-ids, per sample, so that shuffling and splitting carry them along), where the loss is computed (they are handed on), where
-log-probabilities are computed (they reach the model, which hears by :mod:`echo_agent.finetune.hearing`), and the log.
+ids, per sample, so that shuffling and splitting carry them along), where the loss is computed (they are handed on),
+where log-probabilities are (they reach the model, which hears by :mod:`echo_agent.finetune.hearing`), and the log.
 
 *Token in, token out.* Ids are trained on as they were sampled, masked by origin. The denominator of the policy ratio is
 the log-probability that the engine recorded while sampling, so whatever the trainer's policy differs by from the one
@@ -35,7 +35,7 @@ Roll = Callable[[Sequence[str], int, int], list[Rollout]]
 """Makes rollouts: ids of questions, the number of the first run, the optimiser step."""
 _MEANINGLESS = ("completions/clipped_ratio", "completions/mean_terminated_length", "completions/min_terminated_length",
                 "completions/max_terminated_length")  # fmt: skip
-"""TRL tells a cut completion by its last token; a run of the graph ends with its answer, and says itself if it was cut."""
+"""TRL tells a cut completion by its last token; a run of the graph ends with its answer, and says itself if it was."""
 
 
 class ListeningGRPOTrainer(GRPOTrainer):

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from echo_agent.stores import RecordingStore
 
 
+OWN_AUDIO = ("input_features", "mels", "audio_features")
+"""What the models' own ``forward`` takes audio by."""
+
+
 @dataclass(frozen=True)
 class Heard:
     """One listen of a row: what its run of placeholders stands for. One of features and samples is there."""
@@ -60,12 +64,21 @@ class Hearing:
 
     def _hear(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         if "audio" not in kwargs:
+            self._check_deaf(kwargs)
             return None
         rows: Sequence[Sequence[Heard]] = kwargs.pop("audio")
         ids, mask = kwargs.pop("input_ids"), kwargs["attention_mask"]
         kwargs["inputs_embeds"] = self.embeds(ids, [heard for row in rows for heard in row])
         kwargs["position_ids"] = self._family.position_ids((mask.cumsum(-1) - 1).clamp(min=0))
         return args, kwargs
+
+    def _check_deaf(self, kwargs: dict[str, Any]) -> None:
+        """Refuse ids with placeholders where nothing says what they stand for."""
+        ids = kwargs.get("input_ids")
+        if ids is None or any(kwargs.get(name) is not None for name in OWN_AUDIO):
+            return
+        if wanted := int((ids == self._family.audio_id).sum()):
+            raise PlaceholderError(f"the batch has {wanted} audio placeholders, but no audio: pass audio=...")
 
     def embeds(self, ids: Tensor, heard: Sequence[Heard]) -> Tensor:
         """Embeddings ``[batch, n, hidden]`` of ids whose placeholders are filled with listens, in reading order.

@@ -15,6 +15,7 @@ from echo_agent.errors import DataError, ModelError
 from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.config import LoRAPart, ModelPart
+from echo_agent.finetune.examples import Report
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -27,6 +28,7 @@ def load_policy(part: ModelPart, lora: LoRAPart | None) -> tuple[Family, Dialect
     Raises:
         ModelError: The model cannot be loaded.
         DataError: The recipe asks of the model what it cannot do.
+        ContextError: It asks for a dialect that the model cannot write.
     """
     family = load_family(part.name, part.device, part.dtype)
     if part.listen_tokens is not None or part.tokens_per_second is not None:
@@ -59,10 +61,12 @@ def mark_trainable(family: Family, train_encoder: bool) -> None:
     model.requires_grad_(False)
     for name in (family.decoder_module, family.projector_module):
         model.get_submodule(name).requires_grad_(True)
-    model.get_output_embeddings().requires_grad_(True)
+    head: Any = model.get_output_embeddings()
+    head.requires_grad_(True)
     if train_encoder:
-        for name in family.frozen_modules:
-            model.get_submodule(name).requires_grad_(True)
+        for module in family.frozen_modules:
+            for name, weight in model.get_submodule(module).named_parameters():
+                weight.requires_grad_("positions" not in name)  # tables of sines, which nobody trains
     if not any(p.requires_grad for p in model.get_submodule(family.projector_module).parameters()):
         raise ModelError(f"{family.name}: the projector {family.projector_module} has nothing to train")
 
@@ -106,15 +110,17 @@ def save_policy(family: Family, model: PreTrainedModel | PeftModel, folder: Path
     adapters: Any = model.peft_config["default"]
     base = Path(family.name)
     adapters.base_model_name_or_path = str(base.resolve()) if base.is_dir() else family.name
-    model.save_pretrained(folder)
+    # "auto" would look for the base on the hub, to see whether the embeddings were resized: they never are.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
 
 
-def merge(folder: Path, out: Path, push: str = "", report: Any = print) -> Path:
+def merge(folder: Path, out: Path, *, dtype: str = "auto", push: str = "", report: Report = print) -> Path:
     """Put adapters into the weights of their base and write a whole model.
 
     Args:
         folder: What a training with adapters wrote.
         out: Folder to write to; it must not be there.
+        dtype: Precision of the weights: ``auto`` is float32, whatever the base is written in.
         push: Also upload it under this hub id.
         report: Told what was done.
 
@@ -127,7 +133,7 @@ def merge(folder: Path, out: Path, push: str = "", report: Any = print) -> Path:
         raise ModelError(f"{folder} holds no adapters (adapter_config.json): what it holds needs no merging")
     if out.exists():
         raise ModelError(f"{out} is there already: name another folder")
-    family = load_family(str(folder), "cpu")
+    family = load_family(str(folder), "cpu", dtype)
     merged = family.model
     family.save(out)
     report(f"{out}: {sum(p.numel() for p in merged.parameters()) / 1e6:.1f} M parameters, ready for --model")

@@ -9,8 +9,8 @@ training, after the reward of the released code (``multiturn_rl_6``: the sum of 
 consistency); where ours differs, its docstring says so. Echo pays for listening wherever the answer is right, whether
 listening helped or not; *overlap*, *price* and *counterfactual*, which are not in Echo, tell the difference.
 
-Whether something was heard again is read from ``asked``, never from the text: a call that was refused, or that came when
-the budget was used up, is no listening. Times are seconds.
+Whether something was heard again is read from ``asked``, never from the text: a call that was refused, or that came
+when the budget was used up, is no listening. Times are seconds.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ class Judged:
 
     text: str
     """The assistant's whole turn, without audio: calls and what the tool wrote are included."""
-    answered: bool
-    """An answer was parsed."""
     correct: bool
     forced: bool
     """It was asked for its answer because a budget was used up."""
@@ -49,8 +47,6 @@ class Judged:
     """Seconds of audio that were heard again."""
     gold_spans: tuple[tuple[float, float], ...]
     """Where the answer can be heard; may be empty."""
-    duration: float
-    """Seconds of the recording."""
     correct_without: bool | None
     """Right when the same run is answered without any crop; None where that was not run."""
 
@@ -90,7 +86,9 @@ def accuracy_reward(judged: Judged) -> float:
 def confidence_reward(judged: Judged) -> float:
     """Accuracy shaped by confidence ``c`` like a Brier score: being sure pays if right and costs if wrong.
 
-    Right: ``0.5 (1 - (c - 1)^2)``. Wrong: ``-0.5 c^2``. Nothing where the turn is ill-formed or no answer was parsed.
+    Right: ``0.5 (1 - (c - 1)^2)``. Wrong: ``-0.5 c^2``. Nothing where the turn is ill-formed. What
+    is written as an answer and is none of the choices is wrong like any other, as in Echo: else an unsure policy would
+    learn to write nonsense, which costs nothing.
 
     Source: Echo, the score that the released code trains with.
 
@@ -101,7 +99,7 @@ def confidence_reward(judged: Judged) -> float:
         ValueError: The answer is right and its confidence is not known. Paying the flat score in its place would pay
             most for what is not known. A wrong answer whose confidence is not known costs nothing.
     """
-    if not (judged.answered and well_formed(judged.text)):
+    if not well_formed(judged.text):
         return 0.0
     if judged.correct:
         if judged.confidence is None:
@@ -154,7 +152,7 @@ def overlap_reward(judged: Judged) -> float:
     Returns:
         0 to 1.
     """
-    if not (judged.asked and judged.gold_spans):
+    if not judged.gold_spans:
         return 0.0
     _, iou = overlap(judged.asked, judged.gold_spans)
     return iou

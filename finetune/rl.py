@@ -10,8 +10,7 @@ generations, so a stopped run ends with the weights of one that was never stoppe
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +25,11 @@ from echo_agent.finetune.examples import Report, choose_samples, open_recordings
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
 from echo_agent.finetune.hearing import Heard
 from echo_agent.finetune.policy import adapter_config, load_policy, save_policy
-from echo_agent.finetune.rewards import REWARDS, Judged
+from echo_agent.finetune.rewards import REWARDS, Judged, total
 from echo_agent.finetune.rollouts import Rollout, Rollouts, Task
 from echo_agent.finetune.run_folder import RunFolder
 from echo_agent.finetune.trainer_settings import trainer_settings
-from echo_agent.finetune.watch import CollapseStop, Journal, read_log
+from echo_agent.finetune.watch import CollapseStop, Journal, last_row
 from echo_agent.recording import AudioRef
 from echo_agent.stores import RecordingStore
 
@@ -78,7 +77,8 @@ def train_rl(
     samples, recordings = open_recordings(dataset, samples, family, store, report)
     if len(samples) < recipe.rollout.questions:
         raise DataError(
-            f"{dataset}: {len(samples)} samples in {recipe.data.train!r} for rollout.questions: {recipe.rollout.questions}"
+            f"{dataset}: {recipe.data.train!r} has {len(samples)} samples, and rollout.questions is "
+            f"{recipe.rollout.questions}"
         )
     report(f"{recipe.data.train}: {len(samples)} questions on {len(recordings)} recordings")
     files = FeatureFiles(features or dataset / "features", family) if family.is_frozen else None
@@ -104,10 +104,11 @@ def train_rl(
             callbacks=[journal, collapse],
         )
         if recipe.watch.sample_every:
-            trainer.add_callback(_Samples(out / "samples", recipe.watch.sample_every, trainer))
-        began = time.monotonic()
+            trainer.add_callback(
+                _Samples(out / "samples", recipe.watch.sample_every, trainer, recipe.rewards.weights)
+            )
         try:
-            trainer.train(resume_from_checkpoint=checkpoint)
+            seconds = folder.train(trainer, checkpoint, recipe.optimiser.steps)
         finally:
             trainer.unhook()
             rollouts.close()
@@ -120,10 +121,10 @@ def train_rl(
                 "questions": len(samples),
                 "rollouts": trainer.state.global_step // recipe.rollout.updates
                 * recipe.rollout.questions * recipe.rollout.group,
-                "seconds": round(time.monotonic() - began),
+                "seconds": seconds,
                 "resumed": checkpoint is not None,
                 "stopped": collapse.reason or None,
-                "last": read_log(out)[-1],
+                "last": last_row(out),
             },
         )  # fmt: skip
     if collapse.reason:
@@ -198,8 +199,10 @@ def _reward(name: str) -> Callable[..., list[float | None]]:
 class _Samples(TrainerCallback):
     """Writes some of the last rollouts as text, every so many steps."""
 
-    def __init__(self, folder: Path, every: int, trainer: ListeningGRPOTrainer) -> None:
-        self._folder, self._every, self._trainer = folder, every, trainer
+    def __init__(
+        self, folder: Path, every: int, trainer: ListeningGRPOTrainer, weights: Mapping[str, float]
+    ) -> None:
+        self._folder, self._every, self._trainer, self._weights = folder, every, trainer, weights
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write, on the main process."""
@@ -207,20 +210,19 @@ class _Samples(TrainerCallback):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         group = self._trainer.num_generations
-        text = "\n\n".join(map(_readable, self._trainer.rollouts[: SHOWN * group]))
+        text = "\n\n".join(_readable(one, self._weights) for one in self._trainer.rollouts[: SHOWN * group])
         (self._folder / f"step-{state.global_step:06d}.txt").write_text(text + "\n", encoding="utf-8")
 
 
-def _readable(rollout: Rollout) -> str:
+def _readable(rollout: Rollout, weights: Mapping[str, float]) -> str:
     """A rollout for a person."""
     sample, judged = rollout.task.sample, rollout.judged
     choices = f" ({' | '.join(sample.choices)})" if sample.choices else ""
     head = f"{sample.id}, run {rollout.task.run}: {sample.question}{choices}"
     if judged is None:
         return f"{head}\n  failed: {rollout.broken}"
-    rewards = ", ".join(
-        f"{name} {reward(judged):.2f}" for name, reward in REWARDS.items() if name != "confidence"
-    )
+    parts = ", ".join(f"{name} {REWARDS[name](judged):.2f}" for name in weights)
+    rewards = f"reward {total(judged, weights):.2f} ({parts})"
     verdict = "right" if judged.correct else f"wrong, right is {sample.right[0]}"
     broken = f"; broke off: {rollout.broken}" if rollout.broken else ""
     return f"{head}\n  {judged.text}\n  {verdict}{broken}; heard {judged.seconds_heard:.1f} s; {rewards}"

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from echo_agent.answers import ANSWER, ANSWER_END
 from echo_agent.chat import ChatLALM
-from echo_agent.errors import EchoAgentError
+from echo_agent.errors import ContextError, EchoAgentError, QuestionError, RecordingError
 from echo_agent.families.base import Family
 from echo_agent.finetune.config import RolloutPart
 from echo_agent.finetune.data.records import Sample
@@ -61,7 +61,7 @@ class Rollout:
 
     @property
     def prompt_ids(self) -> list[int]:
-        """What stands before the policy's first token."""
+        """The question."""
         return [token for segment in self._head for token in segment.ids]
 
     @property
@@ -90,7 +90,7 @@ class Rollout:
     @property
     def _first(self) -> int:
         segments = self.trajectory.segments
-        return next((i for i, segment in enumerate(segments) if segment.origin == "sampled"), len(segments))
+        return next((i for i, segment in enumerate(segments) if segment.origin != "prompt"), len(segments))
 
 
 class Rollouts:
@@ -124,9 +124,16 @@ class Rollouts:
         self._thread.start()
 
     def run(self, tasks: Sequence[Task], seed: int) -> list[Rollout]:
-        """Make all runs at once; returns their rollouts, in order."""
+        """Make all runs at once; returns their rollouts, in order.
+
+        Raises:
+            DataError: Features cannot be kept: the disk is full.
+        """
         control: Control = "on" if self._part.listen else "off"
-        return self._wait(self._all(tasks, seed, control))
+        try:
+            return self._wait(self._all(tasks, seed, control))
+        except ExceptionGroup as group:  # a mistake of ours, or a full disk: the first is as good as any
+            raise group.exceptions[0] from None
 
     def close(self) -> None:
         """End the event loop."""
@@ -150,7 +157,7 @@ class Rollouts:
     async def _one(self, task: Task, seed: int, control: Control) -> Rollout:
         try:
             result = await self._result(task, seed, control)
-        except EchoAgentError as error:
+        except (ContextError, RecordingError, QuestionError) as error:
             return self._failed(task, error)
         judged = judge(result, task, self._model.family)
         if self._counterfactual and needs_counterfactual(judged):
@@ -194,14 +201,12 @@ def judge(result: EchoResult, task: Task, family: Family) -> Judged:
     correct = is_correct(sample, result.answer)
     return Judged(
         text=result.text,
-        answered=result.answer is not None,
         correct=correct,
         forced=result.budget_exhausted,
         confidence=answer_confidence(result.trajectory, family, sample.right[0], correct),
         asked=tuple((record.start, record.end) for record in result.relistens),
         seconds_heard=result.seconds_heard,
         gold_spans=sample.gold_spans,
-        duration=task.recording.duration,
         correct_without=None,
     )
 

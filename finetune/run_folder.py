@@ -20,10 +20,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, write_recipe
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 PACKAGES = (
     "echo-agent",
@@ -94,6 +97,21 @@ class RunFolder:
         from transformers.trainer_utils import get_last_checkpoint
 
         return get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+
+    def train(self, trainer: Trainer, checkpoint: str | None, steps: int) -> int:
+        """Let a trainer run, from a checkpoint if there is one; returns the seconds that it took.
+
+        A checkpoint of the last step is only loaded: transformers would take one step more.
+        """
+        from transformers import PrinterCallback
+
+        trainer.remove_callback(PrinterCallback)  # the journal speaks
+        began = time.monotonic()
+        if checkpoint and checkpoint.endswith(f"-{steps}"):
+            trainer._load_from_checkpoint(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        return round(time.monotonic() - began)
 
     def end(self, recipe: SFTRecipe | RLRecipe, facts: Mapping[str, Any]) -> None:
         """Write the record; from now on the run has ended."""

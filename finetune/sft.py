@@ -11,7 +11,6 @@ gives the paper's form.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from echo_agent.finetune.hearing import Hearing, Listener
 from echo_agent.finetune.policy import adapter_config, load_policy, save_policy
 from echo_agent.finetune.run_folder import RunFolder
 from echo_agent.finetune.trainer_settings import trainer_settings
-from echo_agent.finetune.watch import Journal, read_log
+from echo_agent.finetune.watch import Journal, last_row
 from echo_agent.stores import RecordingStore
 
 if TYPE_CHECKING:
@@ -84,8 +83,7 @@ def train_sft(
         peft_config=adapter_config(family, recipe.lora) if recipe.lora else None,
         callbacks=[journal],
     )
-    began = time.monotonic()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = folder.train(trainer, checkpoint, recipe.optimiser.steps)
     hearing.remove()
     if trainer.accelerator.is_main_process:
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
@@ -95,9 +93,9 @@ def train_sft(
             {
                 "trajectories": len(trained),
                 "sequences": recipe.optimiser.steps * recipe.optimiser.batch * recipe.optimiser.accumulation,
-                "seconds": round(time.monotonic() - began),
+                "seconds": seconds,
                 "resumed": checkpoint is not None,
-                "last": read_log(out)[-1],
+                "last": last_row(out),
             },
         )
     return folder.model

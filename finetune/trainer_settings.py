@@ -17,14 +17,10 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 def trainer_settings(recipe: SFTRecipe | RLRecipe, folder: RunFolder, device: torch.device) -> dict[str, Any]:
     """Arguments of ``TrainingArguments``.
 
-    Precision: bfloat16 autocast on a GPU that has it, where the weights are no float32; else none.
-
     Raises:
         MissingExtraError: The curves are to be sent where no package is installed.
     """
     from importlib.util import find_spec
-
-    import torch
 
     for name in recipe.watch.report_to:
         if find_spec(PACKAGES[name]) is None:
@@ -43,8 +39,8 @@ def trainer_settings(recipe: SFTRecipe | RLRecipe, folder: RunFolder, device: to
         "lr_scheduler_type": {"cosine": "cosine", "constant": "constant_with_warmup"}[optimiser.schedule],
         "weight_decay": optimiser.weight_decay,
         "max_grad_norm": optimiser.clip,
-        "gradient_checkpointing": optimiser.gradient_checkpointing,
-        "bf16": device.type == "cuda" and torch.cuda.is_bf16_supported() and recipe.model.dtype != "float32",
+        "activation_checkpointing": optimiser.gradient_checkpointing,
+        "bf16": optimiser.precision == "bfloat16",
         "use_cpu": device.type == "cpu",
         "logging_steps": watch.log_every,
         "logging_first_step": True,

@@ -214,6 +214,11 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     return _parse(text.removesuffix("\n").split("\n"), path)
 
 
+def last_row(folder: Path) -> dict[str, float]:
+    """The last step that was logged with its loss, without the trainer's summary of the whole."""
+    return next((row for row in reversed(read_log(folder)) if "loss" in row), {})
+
+
 def _parse(lines: Sequence[str], path: Path) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     for number, line in enumerate(lines, start=1):

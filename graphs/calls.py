@@ -16,7 +16,7 @@ from langgraph.types import interrupt
 
 from echo_agent.answers import ANSWER, ANSWER_END, TOOL_NAME
 from echo_agent.chat import ERRORS_KEY, FINISH_KEY, TOKENS_KEY, ChatLALM
-from echo_agent.graphs.control import wrong_crop
+from echo_agent.graphs.control import silent_crop, wrong_crop
 from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current, recordings_of
 from echo_agent.messages import FORCE_KEY, is_audio, read_audio_block
 from echo_agent.recording import AudioRef
@@ -170,7 +170,10 @@ class _Desk:
         return True
 
     def _deliver(self, ref: AudioRef, observation: str) -> Reply:
-        """What is heard, or under the wrong-crop control another place."""
+        """What is heard, or under a control another place or nothing."""
+        if self.context.control == "silence":
+            crop = silent_crop(ref, self.context.recordings)
+            return Reply(outcome="heard", observation=observation, ref=crop, asked=ref)
         if self.context.control != "wrong-crop":
             return Reply(outcome="heard", observation=observation, ref=ref)
         first = self.recordings[0]

@@ -1,4 +1,4 @@
-"""The wrong-crop control: another stretch of the same length and transform in the place of what was asked for.
+"""Controls of what is delivered: a wrong crop, or silence, of the same length and transform as what was asked for.
 
 If listening again helps because of *what* is heard, the right crop must beat a wrong one that costs the same. The wrong
 place overlaps neither with a gold span nor with what was asked for, is not silence, and follows from the seed. Where no
@@ -13,7 +13,7 @@ from math import ceil, floor
 
 import numpy as np
 
-from echo_agent.recording import AudioRef, rms_db
+from echo_agent.recording import AudioRef, Recording, rms_db
 from echo_agent.stores import RecordingStore
 
 SILENT_DB = -60.0
@@ -24,6 +24,8 @@ TRIES = 24
 STEP = 0.05
 """Grid on which the place of least overlap is looked for."""
 RATE = 16000
+SILENT_RATE = 8000
+"""Samples per second of silence, in Hz."""
 
 
 def wrong_crop(
@@ -65,6 +67,13 @@ def wrong_crop(
             return crop, round(overlap((crop.start, crop.end), taken), 3)
     crop = best[1] if best is not None else _moved(asked, starts[places[0][1]], length)
     return crop, round(overlap((crop.start, crop.end), taken), 3)
+
+
+def silent_crop(asked: AudioRef, store: RecordingStore) -> AudioRef:
+    """As much silence as was asked for, at the same seconds of a recording in which nothing is heard."""
+    samples = np.zeros(ceil(asked.duration) * SILENT_RATE, dtype=np.float32)
+    silence = store.add(Recording.from_array(samples, SILENT_RATE, "silence"))
+    return silence.span(asked.start, asked.end, asked.transform)
 
 
 def overlap(span: tuple[float, float], spans: Sequence[tuple[float, float]]) -> float:

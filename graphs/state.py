@@ -24,7 +24,7 @@ from echo_agent.recording import AudioRef
 from echo_agent.stores import RecordingStore
 from echo_agent.tools.relisten import DEFAULT_LIMITS
 
-Control = Literal["on", "off", "wrong-crop"]
+Control = Literal["on", "off", "wrong-crop", "silence"]
 Status = Literal["answered", "unparsed"]
 
 
@@ -81,7 +81,8 @@ class ListeningContext:
     limits: Limits | None = None
     """Shortest and longest crop; the model's own by default."""
     control: Control = "on"
-    """``off`` answers the first call with the request for the answer; ``wrong-crop`` delivers another place."""
+    """``off`` answers the first call with the request for the answer; ``wrong-crop`` delivers another place, and
+    ``silence`` as many seconds of nothing."""
     gold_spans: tuple[tuple[float, float], ...] = ()
     """Where the answer is, in seconds on the first recording; only the wrong-crop control looks at it."""
     seed: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from echo_agent.rows import Row
-from echo_agent.scores import Control, Outcome, is_correct, overlap, summarise, wilson
+from echo_agent.scores import Control, Outcome, is_correct, overlap, paired_difference, summarise, wilson
 
 
 def row(id: str = "a", **fields: Any) -> Row:
@@ -114,3 +114,27 @@ def test_summary() -> None:
     }
     assert {name: group["n"] for name, group in on["by_difficulty"].items()} == {"detail": 1, "gist": 1}
     assert summary["off"]["gold_heard"] is None
+
+
+# --- paired differences -----------------------------------------------------------------------------------------
+
+
+def test_a_difference_is_taken_question_by_question():
+    """The interval of a paired difference knows that hard questions are hard for both."""
+    hard = {f"q{i}": float(i % 2) for i in range(200)}
+    better = {name: min(1.0, score + (i % 10 == 0)) for i, (name, score) in enumerate(hard.items())}
+    found = paired_difference(better, hard)
+    assert found is not None and found["points"] == pytest.approx(10.0)
+    assert 4 < found["low"] < 10 < found["high"] < 16
+    assert paired_difference(hard, hard) == {"points": 0.0, "low": 0.0, "high": 0.0}
+    unpaired = paired_difference(dict(zip(hard, reversed(better.values()), strict=True)), hard)
+    assert unpaired is not None and unpaired["high"] - unpaired["low"] > 1.5 * (found["high"] - found["low"])
+
+
+def test_a_difference_is_over_the_questions_of_both():
+    assert paired_difference({"a": 1.0, "b": 0.0}, {"a": 0.0, "c": 1.0}) == {
+        "points": 100,
+        "low": 100,
+        "high": 100,
+    }
+    assert paired_difference({"a": 1.0}, {"b": 1.0}) is None

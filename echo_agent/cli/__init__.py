@@ -121,7 +121,9 @@ def _models(json: Json = False) -> None:
 @app.command("eval")
 def _evaluate(
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="Questions, one JSON object per line.")],
-    controls: Annotated[str, typer.Option(help="Any of on, off, wrong-crop, separated by commas.")] = "on",
+    controls: Annotated[
+        str, typer.Option(help="Any of on, off, wrong-crop, silence, separated by commas.")
+    ] = "on",
     model: Model = "echo-nano",
     device: Device = "auto",
     max_relistens: MaxRelistens = 8,

@@ -236,11 +236,22 @@ class Family(ABC):
     # --- audio --------------------------------------------------------------------------------------------------
 
     def frozen_features(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
-        """Encode crops without gradient; what comes back is kept across optimiser steps (see :meth:`encode`)."""
+        """Encode crops without gradient; what comes back is kept across optimiser steps (see :meth:`encode`).
+
+        It is the same whether the model is being trained or not: dropout has no part in it.
+        """
         import torch
 
-        with torch.no_grad():
-            return self.encode(crops)
+        modules = [m for name in self.frozen_modules for m in self.model.get_submodule(name).modules()]
+        training = [module for module in modules if module.training]
+        for module in training:
+            module.training = False
+        try:
+            with torch.no_grad():
+                return self.encode(crops)
+        finally:
+            for module in training:
+                module.training = True
 
     @abstractmethod
     def encode(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from echo_agent.errors import ModelError
 
@@ -109,7 +109,13 @@ def load_family(name: str = EMBEDDED, device: str = "auto", dtype: str = "auto")
             device does not exist.
     """
     if base := _base_of_adapters(name):
-        return _with_adapters(name, load_family(base, device, dtype))
+        try:
+            family = load_family(base, device, dtype)
+        except ModelError as error:
+            raise ModelError(
+                f"the adapters in {name} belong to {base}, which is needed too: {error}"
+            ) from error
+        return _with_adapters(name, family)
     where = resolve_device(device)
     if name == EMBEDDED:
         from echo_agent.nano.weights import WEIGHTS
@@ -152,20 +158,36 @@ def _base_of_adapters(name: str) -> str:
         base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
-    if not base or Path(base) == folder:
+    if not base or not isinstance(base, str) or Path(base).resolve() == folder.resolve():
         raise ModelError(f"{path} does not say which model its adapters belong to (base_model_name_or_path)")
-    return str(base)
+    return base
 
 
 def _with_adapters(name: str, family: Family) -> Family:
     """A family with adapters (PEFT) worked into its weights."""
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
+    folder = Path(name).expanduser()
+    path = folder / "adapter_model.safetensors"
+    if not path.exists():
+        raise ModelError(f"{name} holds the settings of adapters, but not their weights ({path.name})")
     try:
-        family.model = PeftModel.from_pretrained(family.model, name).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"the adapters in {name} do not fit {family.name}: {error}") from error
+        given = load_file(path)
+        model: Any = PeftModel(family.model, PeftConfig.from_pretrained(str(folder)))
+        wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+        odd = given.keys() ^ wanted.keys()  # PEFT passes over these without a word
+        odd |= {key for key in given.keys() & wanted.keys() if given[key].shape != wanted[key].shape}
+        if odd:
+            raise ValueError(
+                f"weights are missing, too many or of another size ({len(odd)}), such as {min(odd)}"
+            )
+        set_peft_model_state_dict(model, given)
+        family.model = model.merge_and_unload()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"the adapters in {name} do not fit {family.name}: {reason}") from error
     family.model.eval().requires_grad_(False)
     family.name = name
     return family

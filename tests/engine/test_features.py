@@ -44,6 +44,7 @@ def test_nothing_is_kept_beyond_the_limit(qwen: World) -> None:
 
 def test_frozen_features_outlive_a_change_of_weights() -> None:
     world = World(tiny_family("qwen2-audio"))
+    world.family.freeze()
     audio = AudioFeatures(world.family, world.store, 1 << 24)
     before = tensor(audio.embeddings([world.other])[world.other.key()])
     with torch.no_grad():

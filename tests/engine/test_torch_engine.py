@@ -454,6 +454,7 @@ def test_options_that_make_no_sense_are_refused(qwen: World) -> None:
 
 def test_changed_weights_drop_what_depends_on_them_and_keep_frozen_features() -> None:
     world = World(tiny_family("qwen2-audio"))
+    world.family.freeze()
     engine = world.engine()
     ids, audio = world.prompt()
     before = engine.generate(ids, audio, GREEDY)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.image import imread
 from matplotlib.text import Text
@@ -16,6 +17,7 @@ from echo_agent.finetune.curves import _page, _panels, _smooth, draw_curves
 SFT = {"loss": 2.0, "mean_token_accuracy": 0.5, "learning_rate": 1e-4, "grad_norm": 1.0, "entropy": 1.0}
 RL = {
     "reward": 1.0, "rewards/format/mean": 0.9, "rewards/relisten/mean": 0.5, "rewards/format/std": 0.1,
+    "rewards/price/mean": -4.0,
     "rollout/right": 0.5, "rollout/listened": 0.6, "rollout/always": 0.2, "rollout/never": 0.1,
     "rollout/seconds_heard": 4.0, "rollout/overlap": 0.3, "rollout/repeats": 0.1, "frac_reward_zero_std": 0.2,
     "entropy": 0.7, "kl": 0.01, "sampling/logp_gap_mean": 1e-4, "sampling/logp_gap_max": 1e-2,
@@ -39,6 +41,14 @@ def panels(rows: list[dict[str, float]]) -> dict[str, Axes]:
 def named(axes: Axes) -> list[str]:
     legend = axes.get_legend()
     return [] if legend is None else [text.get_text() for text in legend.get_texts()]
+
+
+def is_title(artist: Artist) -> bool:
+    return (
+        isinstance(artist, Text)
+        and artist.axes is not None
+        and artist.get_text() == artist.axes.get_title(loc="left")
+    )
 
 
 def test_panels_of_sft() -> None:
@@ -79,7 +89,7 @@ def test_what_was_not_logged_has_no_panel(key: str) -> None:
     whole, rest = (
         {panel.title: len(panel.curves) for panel in _panels(log(values, 5))} for values in (RL, less)
     )
-    drawn = key not in ("loss", "learning_rate", "rewards/format/std")
+    drawn = key not in ("loss", "learning_rate", "rewards/format/std", "rewards/price/mean")
     assert sum(whole.values()) - sum(rest.values()) == drawn
     assert [title for title in whole if title in rest] == list(rest)
 
@@ -101,22 +111,31 @@ def test_smoothing_keeps_what_is_smooth() -> None:
     np.testing.assert_allclose(_smooth(line, "value")[30:-30], line[30:-30])
 
 
-def test_no_text_lies_over_another() -> None:
-    """Titles, legends, labels and ticks of a full page, each in a box of its own."""
-    for rows in (
-        log(RL, 100),
-        log({**RL, **{f"rewards/part_{i}/mean": 0.1 * i for i in range(5)}}, 8),
-        log(SFT, 100),
-    ):
-        figure = _page(rows, "RL of a model with a rather long name " * 4)
-        figure.savefig("/dev/null", format="png", dpi=50)
-        texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-        boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
-        width, height = figure.bbox.size
-        for i, (one, box) in enumerate(boxes):
-            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, one
-            for other, another in boxes[:i]:
-                assert not box.overlaps(another), (one, other)
+@pytest.mark.parametrize("steps", [8, 100])
+@pytest.mark.parametrize("values", [SFT, RL, RL | {f"rewards/part_{i}/mean": 0.1 * i for i in range(5)}])
+def test_no_text_lies_over_another(values: dict[str, float], steps: int) -> None:
+    """Head, titles, names of curves, labels and ticks of a full page: each has a place of its own on it."""
+    figure = _page(log(values, steps), "RL of a model with a rather long name " * 4)
+    figure.draw_without_rendering()
+    texts = list(figure.texts)
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        texts += [
+            axes.xaxis.label,
+            axes.yaxis.label,
+            *axes.findobj(is_title),
+            *(legend.get_texts() if legend else ()),
+        ]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+            texts += [label for place, label in ticks if low <= place <= high]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+    assert len(boxes) > 8 * len(figure.axes)
+    for i, (one, box) in enumerate(boxes):
+        assert min(box.min) >= 0 and (box.max <= figure.bbox.max).all(), one
+        for other, another in boxes[:i]:
+            assert not box.overlaps(another), (one, other)
 
 
 @pytest.mark.parametrize(

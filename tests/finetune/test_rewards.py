@@ -28,14 +28,12 @@ def judged(text: str = TURN, **changes: Any) -> Judged:
     """A right answer after one span that was heard again, sure to 0.8."""
     usual = Judged(
         text=text,
-        answered=True,
         correct=True,
         forced=False,
         confidence=0.8,
         asked=((2.0, 4.0),),
         seconds_heard=2.0,
         gold_spans=((3.0, 5.0),),
-        duration=10.0,
         correct_without=None,
     )
     return replace(usual, **changes)
@@ -78,7 +76,7 @@ def test_names_are_those_of_recipes() -> None:
 def test_format(text: str, good: bool) -> None:
     assert well_formed(text) is good
     assert reward("format", text) == (0.5 if good else 0.0)
-    assert reward("format", text, answered=False, correct=False, confidence=None) == (0.5 if good else 0.0)
+    assert reward("format", text, correct=False, confidence=None) == (0.5 if good else 0.0)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +118,8 @@ def test_confidence(correct: bool, confidence: float | None, expected: float) ->
 
 @pytest.mark.parametrize("correct", [True, False])
 @pytest.mark.parametrize("confidence", [None, 0.9])
-def test_confidence_without_format_or_answer(correct: bool, confidence: float | None) -> None:
+def test_confidence_without_format(correct: bool, confidence: float | None) -> None:
     assert reward("confidence", ILL_FORMED, correct=correct, confidence=confidence) == 0
-    assert reward("confidence", correct=correct, confidence=confidence, answered=False) == 0
 
 
 def test_confidence_that_is_not_known() -> None:
@@ -233,9 +230,8 @@ def test_overlap(
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.25, 2.0, 90.0])
-@pytest.mark.parametrize("duration", [2.0, 3600.0])
-def test_price_is_per_second_however_long_the_recording(seconds: float, duration: float) -> None:
-    assert reward("price", seconds_heard=seconds, duration=duration) == -seconds
+def test_price_is_per_second(seconds: float) -> None:
+    assert reward("price", seconds_heard=seconds) == -seconds
     assert total(judged(seconds_heard=seconds), {"price": 0.02}) == pytest.approx(-0.02 * seconds)
 
 
@@ -269,7 +265,7 @@ def test_counterfactual(
         ({"correct": False}, 0.5 - 0.32),
         ({"text": TURN.replace(" a dog barks", " A dog barks")}, 0.5 + 0.48 + 0.5 - 0.1),
         ({"text": ILL_FORMED}, 0.0),
-        ({"text": f"<think>{CALL * 6}", "answered": False, "correct": False, "confidence": None}, -0.5),
+        ({"text": f"<think>{CALL * 6}", "correct": False, "confidence": None}, -0.5),
     ],
 )
 def test_total_of_echo(changes: dict[str, Any], expected: float) -> None:
@@ -323,11 +319,11 @@ RANGES = {
 
 
 def grid() -> list[Judged]:
-    """Every combination of a few values, those that cannot be (right without an answer) left out."""
+    """Every combination of a few values, whether or not they can be."""
     spans = ((), ((3.0, 5.0),), ((0.0, 2.0), (4.0, 6.0)))
     axes = itertools.product(
         (TURN, ILL_FORMED, f"<think>{CALL} A " * 7),
-        ((True, True), (True, False), (False, False)),
+        (True, False),
         (0.0, 0.1, 0.6, 1.0),
         spans,
         spans,
@@ -337,7 +333,6 @@ def grid() -> list[Judged]:
     return [
         judged(
             text,
-            answered=answered,
             correct=correct,
             confidence=confidence,
             asked=asked,
@@ -346,7 +341,7 @@ def grid() -> list[Judged]:
             correct_without=without,
             forced=forced,
         )
-        for text, (answered, correct), confidence, asked, gold, without, forced in axes
+        for text, correct, confidence, asked, gold, without, forced in axes
     ]
 
 
@@ -360,7 +355,7 @@ def test_ranges(name: str) -> None:
 def test_being_right_never_pays_less() -> None:
     """Of two rollouts that differ in nothing else, with any reward."""
     for case in grid():
-        if case.answered and not case.correct:
+        if not case.correct:
             for name, function in REWARDS.items():
                 assert function(replace(case, correct=True)) >= function(case), name
 

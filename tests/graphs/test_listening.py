@@ -303,6 +303,16 @@ def test_wrong_crop_delivers_another_place_and_speaks_of_what_was_asked(setup):
     assert len(trajectory_of(state["messages"]).ids) == len(on.ids), "equal budgets"
 
 
+def test_silence_delivers_nothing_at_the_same_cost(setup):
+    state = setup.run(ASK_ONCE, control="silence")
+    (reply,) = replies_of(state["messages"])
+    assert reply.asked == setup.ref.span(2.0, 4.0) and reply.content == "Heard 2 to 4 s."
+    assert (reply.ref.start, reply.ref.end) == (2.0, 4.0)
+    assert not setup.store.crop(reply.ref, 16000).any() and setup.store.crop(reply.asked, 16000).any()
+    on = trajectory_of(setup.run(ASK_ONCE)["messages"])
+    assert len(trajectory_of(state["messages"]).ids) == len(on.ids), "equal budgets"
+
+
 # --- streams and ways of calling --------------------------------------------------------------------------------
 
 

@@ -1,0 +1,263 @@
+"""RL: the trainer scores what the engine sampled, whatever the batch; what breaks off is counted and never crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from echo_agent import EchoAgent
+from echo_agent.errors import DataError, PlaceholderError
+from echo_agent.families.loading import load_family
+from echo_agent.finetune import grpo, hearing
+from echo_agent.finetune.config import RLRecipe, parse_recipe
+from echo_agent.finetune.hearing import Heard
+from echo_agent.finetune.rl import train_rl
+from echo_agent.finetune.watch import read_log
+from tests.finetune.small_dataset import saved, write_small_dataset
+from tests.finetune.test_sft import apart, weights
+from tests.scripted import ASK_FOREVER, UNSURE, scripted_family
+from tests.tiny import KINDS
+
+SAME = 1e-4
+"""Largest difference of log-probabilities that counts as equal (float32)."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_dataset(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Policies that listen or not, here or there, and answer this or that."""
+    folder = tmp_path_factory.mktemp("policies")
+    made = {kind: saved(scripted_family(UNSURE, kind), folder / kind) for kind in KINDS}
+    return made | {"forever": saved(scripted_family(ASK_FOREVER, "echo-nano"), folder / "forever")}
+
+
+def recipe(name: str, **changes: Any) -> RLRecipe:
+    """One step of two questions with four rollouts each."""
+    values: dict[str, Any] = {
+        "stage": "rl",
+        "model": {"name": name, "device": "cpu", "dtype": "float32"},
+        "optimiser": {"steps": 1, "batch": 8, "rate": 1e-3, "schedule": "constant"},
+        "rollout": {
+            "questions": 2,
+            "group": 4,
+            "max_relistens": 2,
+            "max_new_tokens": 40,
+            "answer_tokens": 4,
+            "broken": "train",
+        },
+        "rewards": {"format": 0.2, "accuracy": 2.0, "overlap": 0.5, "price": 0.1},
+        "watch": {"log_every": 1, "save_every": 100},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
+    made = parse_recipe(values, "test")
+    assert isinstance(made, RLRecipe)
+    return made
+
+
+def run(made: RLRecipe, dataset: Path, out: Path) -> list[dict[str, float]]:
+    """The logged steps of a run."""
+    train_rl(made, dataset, out, report=lambda _: None)
+    return [row for row in read_log(out) if "reward" in row]
+
+
+# --- the central test and its twins -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}], ids=["full", "lora"])
+def test_the_trainer_scores_what_the_engine_sampled(
+    kind: str, lora: Any, dataset: Path, policies: dict[str, str], tmp_path: Path
+) -> None:
+    """Over two steps: the weights that the first one changed are those that the second one rolls out."""
+    made = recipe(policies[kind], lora=lora, optimiser={"steps": 2}, rollout={"temperature": 0.8})
+    log = run(made, dataset, tmp_path / "run")
+    assert [row["step"] for row in log] == [1, 2]
+    for row in log:
+        assert row["sampling/logp_gap_max"] < SAME
+        assert 0 < row["rollout/listened"] <= 1 and row["rollout/seconds_heard"] > 0
+        assert row["entropy"] > 0
+    before, after = weights(Path(policies[kind])), weights(tmp_path / "run" / "model")
+    assert apart(before, after) > 1e-4, "nothing was learned"
+    with EchoAgent.from_pretrained(str(tmp_path / "run" / "model"), device="cpu") as agent:
+        agent.ask(str(dataset / "audio/0.flac"), "What barks?", ["a dog", "a cat"], max_new_tokens=8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_twin_with_crops_silenced_is_apart(
+    kind: str, dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deaf(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[Heard]]:
+        heard = iter(self._listen([ref for row in rows for ref in row]))
+        return [[_silenced(next(heard)) for _ in row] for row in rows]
+
+    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_heard", deaf)
+    (row,) = run(recipe(policies[kind]), dataset, tmp_path / "run")
+    assert row["sampling/logp_gap_max"] > 10 * SAME
+
+
+def _silenced(heard: Heard) -> Heard:
+    assert heard.features is not None
+    return Heard(heard.ref, {k: v * 0 if v.is_floating_point() else v for k, v in heard.features.items()})
+
+
+def test_twin_with_a_crop_left_out_is_refused(
+    dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_only(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[Heard]]:
+        return [self._listen(row[:1]) for row in rows]
+
+    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_heard", first_only)
+    with pytest.raises(PlaceholderError, match=r"\d+ audio placeholders.*give \d+"):
+        run(recipe(policies["qwen2.5-omni"]), dataset, tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_twin_with_positions_off_by_one_after_the_padding_is_apart(
+    kind: str, dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions that count padding and change half way: a constant shift alone would not show in rotary models."""
+    hear = hearing.Hearing._hear
+
+    def shifted(self: Any, module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        found = hear(self, module, args, kwargs)
+        if found is not None:
+            positions = found[1]["position_ids"].clone()
+            positions[..., positions.shape[-1] // 2 :] += 1
+            found[1]["position_ids"] = positions
+        return found
+
+    monkeypatch.setattr(hearing.Hearing, "_hear", shifted)
+    (row,) = run(recipe(policies[kind]), dataset, tmp_path / "run")
+    assert row["sampling/logp_gap_max"] > 10 * SAME
+
+
+# --- batches, processes, updates --------------------------------------------------------------------------------
+
+
+def test_batch_and_accumulation_give_the_same(
+    dataset: Path, policies: dict[str, str], tmp_path: Path
+) -> None:
+    """The rollouts are a function of the seed, so both are of the same ones."""
+    found = {}
+    for name, sizes in {
+        "whole": {},
+        "single": {"batch": 1, "accumulation": 8},
+        "twin": {"rate": 2e-3},
+    }.items():
+        log = run(recipe(policies["echo-nano"], optimiser=sizes), dataset, tmp_path / name)
+        found[name] = log[0], weights(tmp_path / name / "model")
+    whole, single = found["whole"][0], found["single"][0]
+    assert whole["reward"] == single["reward"] and whole["num_tokens"] == single["num_tokens"]
+    assert whole["loss"] == pytest.approx(single["loss"], abs=1e-5)
+    assert whole["grad_norm"] == pytest.approx(single["grad_norm"], rel=1e-3)
+    assert apart(found["whole"][1], found["single"][1]) < 1e-4
+    assert apart(found["whole"][1], found["twin"][1]) > 5e-4
+
+
+def test_later_updates_are_corrected_for(
+    dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two updates on one generation: in the second one the ratio to the recorded log-probabilities is not 1."""
+    ratios: list[float] = []
+    compute = grpo.ListeningGRPOTrainer._compute_loss
+
+    def seen(self: Any, model: Any, inputs: Any) -> Any:
+        loss = compute(self, model, inputs)
+        mask = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
+        ratios.append((self._logps - inputs["old_per_token_logps"])[mask].abs().max().item())
+        return loss
+
+    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_compute_loss", seen)
+    made = recipe(
+        policies["echo-nano"], optimiser={"steps": 2, "batch": 4, "rate": 1e-2}, rollout={"updates": 2},
+        watch={"save_every": 2},
+    )  # fmt: skip
+    run(made, dataset, tmp_path / "run")
+    log = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert ratios[0] < SAME and ratios[1] > 10 * SAME
+    assert "sampling/logp_gap_max" in log[0] and "sampling/logp_gap_max" not in log[1]
+
+
+def test_the_divergence_is_from_the_policy_at_the_start(
+    dataset: Path, policies: dict[str, str], tmp_path: Path
+) -> None:
+    made = recipe(policies["echo-nano"], optimiser={"steps": 2, "rate": 1e-2}, loss={"kl": 0.1})
+    first, second = run(made, dataset, tmp_path / "run")
+    assert first["kl"] == pytest.approx(0, abs=1e-6) and second["kl"] > 1e-4
+
+
+def test_another_number_of_processes_is_refused(
+    dataset: Path, policies: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="the recipe is for 2 processes.*there are 1.*--num_processes 2"):
+        train_rl(recipe(policies["echo-nano"], optimiser={"batch": 4}), dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "nothing was begun"
+
+
+# --- what breaks off --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained_tokens(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Tokens that each loss was computed on."""
+    counts: list[int] = []
+    compute = grpo.ListeningGRPOTrainer._compute_loss
+
+    def seen(self: Any, model: Any, inputs: Any) -> Any:
+        counts.append(int((inputs["completion_mask"] * inputs["tool_mask"]).sum()))
+        return compute(self, model, inputs)
+
+    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_compute_loss", seen)
+    yield counts
+
+
+@pytest.mark.parametrize("broken", ["train", "mask"])
+def test_what_breaks_off_is_trained_on_or_masked(
+    broken: str, dataset: Path, policies: dict[str, str], tmp_path: Path, trained_tokens: list[int]
+) -> None:
+    """A policy that never stops asking is asked for its answer when its budget is used up."""
+    made = recipe(policies["forever"], rollout={"broken": broken})
+    (row,) = run(made, dataset, tmp_path / "run")
+    assert row["rollout/broken"] == 1.0
+    assert trained_tokens == [0] if broken == "mask" else trained_tokens[0] > 0
+    assert torch.isfinite(torch.tensor([row["loss"], row["grad_norm"]])).all()
+
+
+def test_a_run_that_fails_is_counted_and_the_others_are_trained_on(
+    dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echo_agent.errors import ContextError
+    from echo_agent.finetune import rollouts
+
+    result = rollouts.Rollouts._result
+
+    async def failing(self: Any, task: Any, *rest: Any) -> Any:
+        if task.run == 1:
+            raise ContextError("the context is too long")
+        return await result(self, task, *rest)
+
+    monkeypatch.setattr(rollouts.Rollouts, "_result", failing)
+    made = recipe(policies["echo-nano"], watch={"sample_every": 1})
+    (row,) = run(made, dataset, tmp_path / "run")
+    assert row["rollout/failed"] == pytest.approx(1 / 8)
+    assert "failed: the context is too long" in (tmp_path / "run/samples/step-000001.txt").read_text()
+
+
+def test_collapse_stops_the_run_and_says_why(dataset: Path, policies: dict[str, str], tmp_path: Path) -> None:
+    said: list[str] = []
+    made = recipe(
+        policies["forever"], optimiser={"steps": 5}, collapse={"patience": 2, "listened_above": 0.9}
+    )
+    train_rl(made, dataset, tmp_path / "run", report=said.append)
+    assert [row["step"] for row in read_log(tmp_path / "run") if "reward" in row] == [1, 2]
+    assert said[-1].startswith("stopped: ") and "listened" in said[-1]
+    assert load_family(str(tmp_path / "run" / "model"), "cpu").kind == "echo-nano"

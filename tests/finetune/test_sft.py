@@ -1,0 +1,173 @@
+"""Supervised fine-tuning: it learns what the policy writes, for every family, whatever the batch, and goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from echo_agent import EchoAgent
+from echo_agent.errors import DataError
+from echo_agent.families.loading import load_family
+from echo_agent.finetune.config import SFTRecipe, parse_recipe
+from echo_agent.finetune.sft import train_sft
+from echo_agent.finetune.watch import read_log
+from tests.finetune.small_dataset import saved, write_small_dataset
+from tests.tiny import KINDS, tiny_family
+
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_dataset(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: saved(tiny_family(kind), folder / kind) for kind in KINDS}
+
+
+def recipe(name: str, **changes: Any) -> SFTRecipe:
+    """Two steps of four on the CPU."""
+    values: dict[str, Any] = {
+        "stage": "sft",
+        "model": {"name": name, "device": "cpu", "dtype": "float32"},
+        "optimiser": {"steps": STEPS, "batch": 4, "rate": 1e-3, "schedule": "constant"},
+        "watch": {"log_every": 1, "save_every": 100},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
+    made = parse_recipe(values, "test")
+    assert isinstance(made, SFTRecipe)
+    return made
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_family(str(folder), "cpu").model.state_dict()
+
+
+def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one if one[name].is_floating_point())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}], ids=["full", "lora"])
+def test_every_family_learns_and_its_folder_is_loaded(
+    kind: str, lora: Any, dataset: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    """The right parts of the weights change, and the policy can be asked."""
+    made = train_sft(recipe(models[kind], lora=lora), dataset, tmp_path / "run", report=lambda _: None)
+    before, after = load_family(models[kind], "cpu"), load_family(str(made), "cpu")
+    old, new = before.model.state_dict(), after.model.state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert any(name.startswith(before.projector_module) for name in changed)
+    assert any(name.startswith(before.decoder_module) for name in changed)
+    frozen = tuple(f"{name}." for name in before.frozen_modules)
+    assert not [name for name in changed if name.startswith(frozen)]
+    with EchoAgent(after) as agent:
+        result = agent.ask(str(dataset / "audio/0.flac"), "What barks?", ["a dog", "a cat"], max_new_tokens=8)
+    assert result.status in ("answered", "unparsed")
+    log = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert [row["step"] for row in log] == [1, 2] and all(row["loss"] > 0 for row in log)
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_loss_goes_down_and_validation_is_watched(
+    dataset: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    train_sft(
+        recipe(
+            models["echo-nano"],
+            optimiser={"steps": 40, "batch": 8, "rate": 1e-2},
+            watch={"log_every": 5, "validate_every": 20},
+        ),
+        dataset,
+        tmp_path / "run",
+        report=lambda _: None,
+    )
+    log = read_log(tmp_path / "run")
+    losses = [row["loss"] for row in log if "loss" in row]
+    assert losses[-1] < 0.5 * losses[0]
+    assert [row["step"] for row in log if "eval_loss" in row] == [20, 40]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batch_and_accumulation_give_the_same(
+    kind: str, dataset: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    """Eight at once, or one at a time: the loss per token and the weights are the same; another rate is another."""
+    found = {}
+    for name, sizes in {
+        "whole": {"batch": 8, "accumulation": 1},
+        "single": {"batch": 1, "accumulation": 8},
+        "twin": {"batch": 8, "accumulation": 1, "rate": 2e-3},
+    }.items():
+        made = train_sft(
+            recipe(models[kind], optimiser=sizes, group_by_length=False),
+            dataset,
+            tmp_path / name,
+            report=lambda _: None,
+        )
+        found[name] = weights(made), [row["loss"] for row in read_log(tmp_path / name) if "loss" in row]
+    assert found["whole"][1] == pytest.approx(found["single"][1], rel=1e-4)
+    assert apart(found["whole"][0], found["single"][0]) < 1e-4
+    assert apart(found["whole"][0], found["twin"][0]) > 5e-4
+
+
+def test_a_folder_is_gone_on_with_by_the_same_recipe_only(
+    dataset: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    made = recipe(models["echo-nano"])
+    train_sft(made, dataset, tmp_path / "run", report=lambda _: None)
+    with pytest.raises(DataError, match="has ended"):
+        train_sft(made, dataset, tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(DataError, match="optimiser.rate was 0.001, now 0.5"):
+        train_sft(recipe(models["echo-nano"], optimiser={"rate": 0.5}), dataset, tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is a file"):
+        train_sft(made, dataset, tmp_path / "file")
+
+
+def killed_at(folder: Path, step: int, command: Sequence[str]) -> None:
+    """Run a training in a process of its own and kill it once the checkpoint of a step is whole."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "echo_agent.cli", *command], env=environment)
+    done = folder / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json"
+    deadline = time.monotonic() + 240
+    while not done.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert done.exists(), "it never came to that step"
+    assert not (folder / "run.json").exists(), "it ended before it was killed"
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    dataset: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    from echo_agent.finetune.config import write_recipe
+
+    made = recipe(models["echo-nano"], optimiser={"steps": 30}, watch={"save_every": 3, "log_every": 3})
+    unbroken = train_sft(made, dataset, tmp_path / "unbroken", report=lambda _: None)
+    write_recipe(made, tmp_path / "recipe.yaml")
+    run = tmp_path / "killed"
+    killed_at(run, 6, ["finetune", "sft", str(tmp_path / "recipe.yaml"), str(dataset), str(run)])
+    resumed = train_sft(made, dataset, run, report=lambda _: None)
+    assert apart(weights(unbroken), weights(resumed)) == 0.0
+    losses = [
+        [row["loss"] for row in read_log(tmp_path / name) if "loss" in row] for name in ("unbroken", "killed")
+    ]
+    assert losses[0] == losses[1]
