@@ -24,8 +24,8 @@ without them, and ``share_outside_strict`` is ``share_outside`` with that added,
     python benchmarks/train_step.py [--steps 6] [--warm 2]
 
 With 24 questions the fourth step asks those of the first again, and what was heard then is in the store. ``encoded`` is
-how many listens the encoder ran on in each step, warm ones included. On a larger dataset it runs on more, so that the
-shares outside of the model are smaller than here.
+how many listens the encoder ran on in each step, warm ones included. On a larger dataset it runs on more: the share of
+encoding is larger there, and the others are smaller.
 
 Prints one JSON line. ``ratio`` is the goal over ``share_outside``: at least 1 where it is met.
 """
@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -46,9 +45,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-if sys.path[0] == str(
-    Path(__file__).parent
-):  # pandas would take the script beside this one for its `bottleneck`
+# TRL loads pandas, which looks for a package `bottleneck` and would find the script beside this one.
+if sys.path[0] == str(Path(__file__).parent):
     sys.path.pop(0)
 
 import torch
@@ -165,8 +163,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < SAVE_EVERY or options.warm < SAVE_EVERY:
         parser.error(f"--steps and --warm must be at least {SAVE_EVERY}")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("MPLBACKEND", "Agg")
     total = options.warm + options.steps + 1
     save_every = read_recipe("nano-rl").watch.save_every
     recipe = read_recipe("nano-rl", [f"optimiser.steps={total}", f"watch.save_every={SAVE_EVERY}"])

@@ -215,13 +215,14 @@ class ChatMLFamily(Family):
         if window is None:
             longest = max(self._heard_samples(len(crop)) for crop in heard) + extractor.n_fft
             window = ceil(longest / extractor.hop_length) * extractor.hop_length
-        mel = extractor(
-            heard,
-            sampling_rate=self.sample_rate,
-            padding="max_length",
-            max_length=window,
-            return_tensors="pt",
-        )["input_features"]
+        with torch.autocast("cpu", enabled=False):  # in training: mel features are always those of full precision
+            mel = extractor(
+                heard,
+                sampling_rate=self.sample_rate,
+                padding="max_length",
+                max_length=window,
+                return_tensors="pt",
+            )["input_features"]
         return mel, torch.tensor([self._frames(len(crop)) for crop in crops])
 
     @abstractmethod

@@ -25,7 +25,7 @@ from echo_agent.nano.encoder import NanoEncoder
 
 AUDIO_NORM = 2.0
 """Length of each part of an audio token, about that of a word's embedding: no part may drown the others."""
-WINDOW_BATCH = 16
+WINDOW_BATCH = 8
 """Most windows that are encoded at once: more are no faster on a CPU, and what they hold at once grows with them."""
 
 
@@ -77,10 +77,12 @@ class NanoModel(NanoPreTrainedModel):
             mel_lengths: Mel frames per window ``[windows]``.
             listen_windows: Windows per listen ``[listens]``.
         """
-        windows: list[Tensor] = []
-        for batch, lengths in zip(mels.split(WINDOW_BATCH), mel_lengths.split(WINDOW_BATCH), strict=True):
-            encoded, steps = self.encoder(batch[..., : int(lengths.max())], lengths)
-            windows += [encoded[i, : int(n)] for i, n in enumerate(steps)]
+        found: dict[int, Tensor] = {}
+        for rows in mel_lengths.argsort(stable=True).split(WINDOW_BATCH):  # alike in length: little padding
+            lengths = mel_lengths[rows]
+            encoded, steps = self.encoder(mels[rows, :, : int(lengths.max())], lengths)
+            found |= {row: encoded[i, : int(steps[i])] for i, row in enumerate(rows.tolist())}
+        windows = [found[row] for row in range(len(mels))]
         windows = [torch.cat([w, self.adapter.branch.describe(w[None])[0]], dim=-1) for w in windows]
         listens, first = [], 0
         for count in listen_windows.tolist():
