@@ -1,8 +1,8 @@
 """The whole way in some minutes: data, SFT, RL, evaluation, on a task that can only be done by listening again.
 
 Recordings of 24 s hold eight sounds, one every three seconds, out of four kinds that are made here. Asked is what is
-heard at a second. The policy is echo-nano with a first listen of two tokens for the whole recording: four sounds in each
-of them, which nobody can tell apart; a listen to three seconds can.
+heard at a second. The policy is echo-nano with a first listen of two tokens for the whole recording, four sounds in
+each of them, which nobody can tell apart; a listen to three seconds can.
 
 In the reasoning that SFT learns from, every other sample listens and the others just answer, so SFT ends with a policy
 that listens half of the time. RL is given nothing but whether the answer was right, and finds out that listening pays.
@@ -216,7 +216,8 @@ def demo_page(scores: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Path])
         drawn = bars.bar(at, shares, width, label=control)
         bars.bar_label(drawn, fmt="%.0f", fontsize=8)
     bars.axhline(100 / len(KINDS), color="0.5", linewidth=0.8, linestyle=":")
-    bars.set(title="Right on recordings never trained on (%)", ylim=(0, 112))
+    bars.set(title="Right on recordings never trained on (%)", ylim=(0, 128))
+    bars.set_yticks(range(0, 101, 20))
     bars.set_xticks(range(len(scores)), [f"after {stage.upper()}" for stage in scores])
     bars.legend(title="the crop", ncols=4, fontsize=8, loc="upper center")
     log = read_log(runs["rl"])

@@ -31,6 +31,10 @@ Report = Callable[[str], None]
 """Is told, in one line, what was done."""
 
 
+def nobody(_: str) -> None:
+    """A report of a process that is not the main one."""
+
+
 def choose_samples(
     dataset: Path, split: str, part: DataPart, *, seed: int, reasoned: bool, limit: int | None = None
 ) -> list[Sample]:

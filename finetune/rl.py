@@ -21,15 +21,15 @@ from echo_agent.engine import TorchEngine
 from echo_agent.errors import DataError
 from echo_agent.feature_files import FeatureFiles
 from echo_agent.finetune.config import RLRecipe
-from echo_agent.finetune.examples import Report, choose_samples, open_recordings
+from echo_agent.finetune.examples import Report, choose_samples, nobody, open_recordings
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
 from echo_agent.finetune.hearing import Heard
-from echo_agent.finetune.policy import adapter_config, load_policy, save_policy
+from echo_agent.finetune.policy import adapter_config, load_policy
 from echo_agent.finetune.rewards import REWARDS, Judged, total
 from echo_agent.finetune.rollouts import Rollout, Rollouts, Task
 from echo_agent.finetune.run_folder import RunFolder
-from echo_agent.finetune.trainer_settings import trainer_settings
-from echo_agent.finetune.watch import CollapseStop, Journal, last_row
+from echo_agent.finetune.trainer_settings import join_processes, trainer_settings
+from echo_agent.finetune.watch import CollapseStop, Journal
 from echo_agent.recording import AudioRef
 from echo_agent.stores import RecordingStore
 
@@ -56,10 +56,12 @@ def train_rl(
         DataError: The data, the recipe or the folder is unusable.
         ModelError: The model cannot be loaded.
     """
-    from accelerate import PartialState
     from datasets import Dataset
 
-    processes = PartialState().num_processes
+    state = join_processes(recipe)
+    if not state.is_main_process:
+        report = nobody
+    processes = state.num_processes
     if recipe.processes != processes:
         raise DataError(
             f"the recipe is for {recipe.processes} processes (rollout.questions x rollout.group over optimiser.batch x "
@@ -107,26 +109,22 @@ def train_rl(
             trainer.add_callback(
                 _Samples(out / "samples", recipe.watch.sample_every, trainer, recipe.rewards.weights)
             )
+        made = recipe.rollout.questions * recipe.rollout.group
         try:
-            seconds = folder.train(trainer, checkpoint, recipe.optimiser.steps)
+            folder.train(
+                recipe,
+                family,
+                trainer,
+                checkpoint,
+                lambda: {
+                    "questions": len(samples),
+                    "rollouts": trainer.state.global_step // recipe.rollout.updates * made,
+                    "stopped": collapse.reason,
+                },
+            )
         finally:
             trainer.unhook()
             rollouts.close()
-    if trainer.accelerator.is_main_process:
-        model: Any = trainer.accelerator.unwrap_model(trainer.model)
-        save_policy(family, model, folder.model)
-        folder.end(
-            recipe,
-            {
-                "questions": len(samples),
-                "rollouts": trainer.state.global_step // recipe.rollout.updates
-                * recipe.rollout.questions * recipe.rollout.group,
-                "seconds": seconds,
-                "resumed": checkpoint is not None,
-                "stopped": collapse.reason or None,
-                "last": last_row(out),
-            },
-        )  # fmt: skip
     if collapse.reason:
         report(f"stopped: {collapse.reason}")
     return folder.model

@@ -16,7 +16,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, write_recipe
+from echo_agent.finetune.policy import save_policy
+from echo_agent.finetune.watch import last_row
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+    from echo_agent.families.base import Family
 
 PACKAGES = (
     "echo-agent",
@@ -69,6 +73,12 @@ class RunFolder:
         Raises:
             DataError: The folder is a file, holds another run, or one that has ended.
         """
+        from accelerate import PartialState
+
+        with PartialState().main_process_first():
+            return self._begin(recipe, dataset)
+
+    def _begin(self, recipe: SFTRecipe | RLRecipe, dataset: Path) -> str | None:
         if self.path.exists() and not self.path.is_dir():
             raise DataError(f"{self.path} is a file: name a folder for the run")
         if self.record.exists():
@@ -98,32 +108,42 @@ class RunFolder:
 
         return get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
 
-    def train(self, trainer: Trainer, checkpoint: str | None, steps: int) -> int:
-        """Let a trainer run, from a checkpoint if there is one; returns the seconds that it took.
+    def train(
+        self,
+        recipe: SFTRecipe | RLRecipe,
+        family: Family,
+        trainer: Trainer,
+        checkpoint: str | None,
+        facts: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        """Let a trainer run, from a checkpoint if there is one; then write the model and, last, the record.
 
-        A checkpoint of the last step is only loaded: transformers would take one step more.
+        A checkpoint of the last step is only loaded: transformers would take one step more. ``facts`` of the record are
+        asked for when training has ended.
         """
         from transformers import PrinterCallback
 
         trainer.remove_callback(PrinterCallback)  # the journal speaks
         began = time.monotonic()
-        if checkpoint and checkpoint.endswith(f"-{steps}"):
+        if checkpoint and checkpoint.endswith(f"-{recipe.optimiser.steps}"):
             trainer._load_from_checkpoint(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
-        return round(time.monotonic() - began)
-
-    def end(self, recipe: SFTRecipe | RLRecipe, facts: Mapping[str, Any]) -> None:
-        """Write the record; from now on the run has ended."""
+        if not trainer.accelerator.is_main_process:
+            return
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        save_policy(family, model, self.model)
+        given = (Path(word).name if "/" in word else word for word in sys.argv[1:])
         record = {
             "recipe": recipe.model_dump(mode="json"),
-            "command": " ".join(
-                ["echo-agent", *(Path(word).name if "/" in word else word for word in sys.argv[1:])]
-            ),
+            "command": " ".join(["echo-agent", *given]),
             "versions": _versions(),
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
             "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            **facts,
+            "seconds": round(time.monotonic() - began),
+            "resumed": checkpoint is not None,
+            "last": last_row(self.path),
+            **facts(),
         }
         partial = self.record.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

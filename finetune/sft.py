@@ -13,17 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from echo_agent.feature_files import FeatureFiles
 from echo_agent.finetune.collate import Collator, Example
 from echo_agent.finetune.config import SFTRecipe
-from echo_agent.finetune.examples import Report, choose_samples, make_examples, open_recordings
+from echo_agent.finetune.examples import (
+    Report,
+    choose_samples,
+    make_examples,
+    nobody,
+    open_recordings,
+)
 from echo_agent.finetune.hearing import Hearing, Listener
-from echo_agent.finetune.policy import adapter_config, load_policy, save_policy
+from echo_agent.finetune.policy import adapter_config, load_policy
 from echo_agent.finetune.run_folder import RunFolder
-from echo_agent.finetune.trainer_settings import trainer_settings
-from echo_agent.finetune.watch import Journal, last_row
+from echo_agent.finetune.trainer_settings import join_processes, trainer_settings
+from echo_agent.finetune.watch import Journal
 from echo_agent.stores import RecordingStore
 
 if TYPE_CHECKING:
@@ -48,6 +54,8 @@ def train_sft(
     """
     from trl import SFTConfig, SFTTrainer
 
+    if not join_processes(recipe).is_main_process:
+        report = nobody
     folder = RunFolder(out)
     checkpoint = folder.begin(recipe, dataset)
     family, dialect = load_policy(recipe.model, recipe.lora)
@@ -83,21 +91,10 @@ def train_sft(
         peft_config=adapter_config(family, recipe.lora) if recipe.lora else None,
         callbacks=[journal],
     )
-    seconds = folder.train(trainer, checkpoint, recipe.optimiser.steps)
+    sequences = recipe.optimiser.steps * recipe.optimiser.batch * recipe.optimiser.accumulation
+    facts = {"trajectories": len(trained), "sequences": sequences * trainer.args.world_size}
+    folder.train(recipe, family, trainer, checkpoint, lambda: facts)
     hearing.remove()
-    if trainer.accelerator.is_main_process:
-        model: Any = trainer.accelerator.unwrap_model(trainer.model)
-        save_policy(family, model, folder.model)
-        folder.end(
-            recipe,
-            {
-                "trajectories": len(trained),
-                "sequences": recipe.optimiser.steps * recipe.optimiser.batch * recipe.optimiser.accumulation,
-                "seconds": seconds,
-                "resumed": checkpoint is not None,
-                "last": last_row(out),
-            },
-        )
     return folder.model
 
 

@@ -10,8 +10,22 @@ from echo_agent.finetune.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import PartialState
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+
+
+def join_processes(recipe: SFTRecipe | RLRecipe) -> PartialState:
+    """Join the other processes of the run, if there are any; to be called before anything else asks for them.
+
+    Raises:
+        ModelError: The device does not exist.
+    """
+    from accelerate import PartialState
+
+    from echo_agent.families.loading import resolve_device
+
+    return PartialState(cpu=resolve_device(recipe.model.device).type == "cpu")
 
 
 def trainer_settings(recipe: SFTRecipe | RLRecipe, folder: RunFolder, device: torch.device) -> dict[str, Any]:

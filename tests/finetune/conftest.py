@@ -1,8 +1,9 @@
-"""What several tests of finetuning need: a tiny echo-nano and one shard of tiles that it encoded."""
+"""What several tests of finetuning need: a tiny echo-nano, one shard of tiles that it encoded, a small dataset."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from echo_agent.nano.modeling import NanoForConditionalGeneration
 from echo_agent.nano.processing import load_tokenizer
 from echo_agent.nano.weights import WEIGHTS
 from tests.finetune.small import make_bank
+from tests.finetune.small_dataset import write_small_dataset
 from tests.tiny import tiny_family
 
 TILES = {5: 12, 10: 6, 20: 2}
@@ -45,3 +47,9 @@ def shard(tiny_nano: NanoForConditionalGeneration) -> list[Tile]:
 def teacher(tiny_nano: NanoForConditionalGeneration, shard: list[Tile]) -> Teacher:
     wide = [with_branch(tile, tiny_nano.model.adapter.branch) for tile in shard]
     return Teacher(wide, tiny_nano.config, load_tokenizer(WEIGHTS))
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset to train on; features that are kept in it serve all tests of one encoder."""
+    return write_small_dataset(tmp_path_factory.mktemp("small") / "data")

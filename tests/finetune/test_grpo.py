@@ -17,18 +17,13 @@ from echo_agent.finetune.config import RLRecipe, parse_recipe
 from echo_agent.finetune.hearing import Heard
 from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.watch import read_log
-from tests.finetune.small_dataset import saved, write_small_dataset
+from tests.finetune.small_dataset import saved
 from tests.finetune.test_sft import apart, weights
 from tests.scripted import ASK_FOREVER, UNSURE, scripted_family
 from tests.tiny import KINDS
 
 SAME = 1e-4
 """Largest difference of log-probabilities that counts as equal (float32)."""
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_dataset(tmp_path_factory.mktemp("small") / "data")
 
 
 @pytest.fixture(scope="module")

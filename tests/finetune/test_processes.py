@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from echo_agent.finetune.config import RLRecipe, write_recipe
+from echo_agent.families.loading import load_family
+from echo_agent.finetune.config import RLRecipe, read_recipe, write_recipe
 from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.watch import read_log
-from tests.finetune.small_dataset import saved, write_small_dataset
+from tests.finetune.small_dataset import saved
 from tests.finetune.test_grpo import recipe
 from tests.finetune.test_sft import apart, killed_at, weights
 from tests.scripted import UNSURE, scripted_family
@@ -21,33 +22,19 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_dataset(tmp_path_factory.mktemp("small") / "data")
-
-
-@pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved(scripted_family(UNSURE, "echo-nano"), tmp_path_factory.mktemp("policy") / "model")
 
 
 def launched(made: RLRecipe, dataset: Path, out: Path, processes: int) -> None:
-    """Run a recipe under accelerate, on the CPU."""
+    """Run a recipe in accelerate processes (DDP, gloo), on the CPU."""
     write_recipe(made, out.with_suffix(".yaml"))
     command = [
-        *(
-            sys.executable,
-            "-m",
-            "accelerate.commands.accelerate_cli",
-            "launch",
-            "--cpu",
-            "--num_machines",
-            "1",
-        ),
-        *("--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *("--main_process_port", "0", "--num_cpu_threads_per_process", "1", "-m", "echo_agent.cli"),
-        *("finetune", "rl", str(out.with_suffix(".yaml")), str(dataset), str(out)),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)),
+        *("-m", "echo_agent.cli", "finetune", "rl", str(out.with_suffix(".yaml")), str(dataset), str(out)),
     ]
-    done = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=400)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -67,6 +54,19 @@ def test_two_processes_give_what_one_gives(dataset: Path, policy: str, tmp_path:
     assert apart(weights(tmp_path / "one" / "model"), weights(tmp_path / "two" / "model")) < 1e-4
 
 
+def test_the_papers_recipe_runs_in_two_processes(dataset: Path, tmp_path: Path) -> None:
+    """DDP with a trained encoder, two updates per generation, its four rewards, in bfloat16."""
+    name = saved(scripted_family(UNSURE, "qwen2.5-omni"), tmp_path / "model")
+    made = read_recipe("paper-rl", [f"model.name={name}", "model.device=cpu", "watch.log_every=1",
+        "optimiser.steps=2", "optimiser.batch=2", "optimiser.accumulation=1", "watch.save_every=2",
+        "rollout.questions=2", "rollout.group=4", "rollout.max_new_tokens=40", "rollout.max_relistens=2"])  # fmt: skip
+    assert isinstance(made, RLRecipe) and made.processes == 2
+    launched(made, dataset, tmp_path / "run", 2)
+    rows = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert [row["step"] for row in rows] == [1, 2] and rows[0]["rollout/listened"] > 0
+    assert load_family(str(tmp_path / "run" / "model"), "cpu").kind == "qwen2.5-omni"
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     dataset: Path, policy: str, tmp_path: Path
 ) -> None:
@@ -81,9 +81,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     run = tmp_path / "killed"
     killed_at(run, 4, ["finetune", "rl", str(tmp_path / "recipe.yaml"), str(dataset), str(run)])
     resumed = train_rl(made, dataset, run, report=lambda _: None)
-    assert apart(weights(unbroken), weights(resumed)) == 0.0
+    assert (
+        apart(weights(unbroken), weights(resumed)) < 1e-4
+    )  # batches form by time, and round by what is in them
+    assert apart(weights(Path(policy)), weights(resumed)) > 1e-3
     rewards = [
-        [(row["step"], row["reward"]) for row in read_log(tmp_path / name) if "reward" in row]
+        [row["reward"] for row in read_log(tmp_path / name) if "reward" in row]
         for name in ("unbroken", "killed")
     ]
-    assert rewards[0] == rewards[1]
+    assert rewards[1] == pytest.approx(rewards[0])

@@ -11,7 +11,7 @@ from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, recipe_
 from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.sft import train_sft
 from echo_agent.finetune.watch import read_log
-from tests.finetune.small_dataset import saved, write_small_dataset
+from tests.finetune.small_dataset import saved
 from tests.scripted import UNSURE, scripted_family
 from tests.tiny import QWEN_KINDS
 
@@ -27,11 +27,6 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_dataset(tmp_path_factory.mktemp("small") / "data")
-
-
-@pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("models")
     return {kind: saved(scripted_family(UNSURE, kind), folder / kind) for kind in QWEN_KINDS}
@@ -40,7 +35,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def small(name: str, models: dict[str, str]) -> SFTRecipe | RLRecipe:
     """A recipe made small."""
     stage = name.rpartition("-")[2]
-    overrides = [f"model.name={models[KIND[name.split('-')[0]]]}", "model.device=cpu", "watch.log_every=1", *SMALL[stage]]
+    overrides = [f"model.name={models[KIND[name.split('-')[0]]]}", "model.device=cpu", "watch.log_every=1"]
+    overrides += SMALL[stage]
     if stage == "rl":
         updates = read_recipe(name).rollout.updates  # pyright: ignore[reportAttributeAccessIssue]
         overrides.append(f"optimiser.accumulation={2 // updates}")

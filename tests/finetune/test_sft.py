@@ -20,15 +20,10 @@ from echo_agent.families.loading import load_family
 from echo_agent.finetune.config import SFTRecipe, parse_recipe
 from echo_agent.finetune.sft import train_sft
 from echo_agent.finetune.watch import read_log
-from tests.finetune.small_dataset import saved, write_small_dataset
+from tests.finetune.small_dataset import saved
 from tests.tiny import KINDS, tiny_family
 
 STEPS = 2
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_dataset(tmp_path_factory.mktemp("small") / "data")
 
 
 @pytest.fixture(scope="module")
