@@ -24,6 +24,7 @@ from echo_agent.finetune.config import RLRecipe
 from echo_agent.finetune.examples import Report, choose_samples, nobody, open_recordings
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
 from echo_agent.finetune.hearing import Heard
+from echo_agent.finetune.memory import check_memory
 from echo_agent.finetune.policy import adapter_config, load_policy
 from echo_agent.finetune.rewards import REWARDS, Judged, total
 from echo_agent.finetune.rollouts import Rollout, Rollouts, Task
@@ -71,6 +72,7 @@ def train_rl(
     folder = RunFolder(out)
     checkpoint = folder.begin(recipe, dataset)
     family, dialect = load_policy(recipe.model, recipe.lora)
+    check_memory(family, recipe)
     store = RecordingStore()
     limit = recipe.data.limit
     samples = choose_samples(

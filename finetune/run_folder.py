@@ -22,8 +22,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echo_agent.errors import DataError
+from echo_agent.errors import DataError, ModelError
 from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, write_recipe
+from echo_agent.finetune.memory import WAY_OUT
 from echo_agent.finetune.policy import save_policy
 from echo_agent.finetune.watch import last_row
 
@@ -86,7 +87,7 @@ class RunFolder:
                 f"{self.path} holds a run that has ended ({self.model}): name another folder, or remove it"
             )
         mine, data = self.path / "recipe.yaml", self.path / "dataset.txt"
-        if mine.exists():
+        if mine.exists() and self.checkpoints.is_dir():  # without one, nothing would be lost
             begun = read_recipe(mine)
             if begun != recipe:
                 raise DataError(
@@ -120,7 +121,11 @@ class RunFolder:
 
         A checkpoint of the last step is only loaded: transformers would take one step more. ``facts`` of the record are
         asked for when training has ended.
+
+        Raises:
+            ModelError: The device ran out of memory; what was saved stays.
         """
+        import torch
         from transformers import PrinterCallback
 
         trainer.remove_callback(PrinterCallback)  # the journal speaks
@@ -128,7 +133,13 @@ class RunFolder:
         if checkpoint and checkpoint.endswith(f"-{recipe.optimiser.steps}"):
             trainer._load_from_checkpoint(checkpoint)
         else:
-            trainer.train(resume_from_checkpoint=checkpoint)
+            try:
+                trainer.train(resume_from_checkpoint=checkpoint)
+            except torch.OutOfMemoryError as error:
+                raise ModelError(
+                    f"{family.device} ran out of memory in step {trainer.state.global_step + 1}: use {WAY_OUT}; what "
+                    f"was saved is in {self.checkpoints} ({str(error).splitlines()[0]})"
+                ) from error
         if not trainer.accelerator.is_main_process:
             return
         model: Any = trainer.accelerator.unwrap_model(trainer.model)

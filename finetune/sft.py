@@ -26,6 +26,7 @@ from echo_agent.finetune.examples import (
     open_recordings,
 )
 from echo_agent.finetune.hearing import Hearing, Listener
+from echo_agent.finetune.memory import check_memory
 from echo_agent.finetune.policy import adapter_config, load_policy
 from echo_agent.finetune.run_folder import RunFolder
 from echo_agent.finetune.trainer_settings import join_processes, trainer_settings
@@ -59,6 +60,7 @@ def train_sft(
     folder = RunFolder(out)
     checkpoint = folder.begin(recipe, dataset)
     family, dialect = load_policy(recipe.model, recipe.lora)
+    check_memory(family, recipe)
     store = RecordingStore()
     splits: dict[str, list[Example]] = {}
     watch = recipe.data.validation if recipe.watch.validate_every else ""

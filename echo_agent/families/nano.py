@@ -166,8 +166,12 @@ class NanoFamily(Family):
         return inputs
 
     def _listens(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> dict[str, torch.Tensor]:
-        with torch.autocast("cpu", enabled=False):  # in training: mel features are always those of full precision
-            inputs = processing.listen_inputs([torch.from_numpy(samples) for _, samples in crops], self.config)
+        with torch.autocast(
+            "cpu", enabled=False
+        ):  # in training: mel features are always those of full precision
+            inputs = processing.listen_inputs(
+                [torch.from_numpy(samples) for _, samples in crops], self.config
+            )
         return {
             "mels": inputs.mels.to(self.device, self.model.dtype),
             "mel_lengths": inputs.mel_lengths.to(self.device),

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from echo_agent import EchoAgent
-from echo_agent.errors import DataError
+from echo_agent.errors import DataError, MissingExtraError
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.config import SFTRecipe, parse_recipe
 from echo_agent.finetune.sft import train_sft
@@ -41,7 +41,7 @@ def recipe(name: str, **changes: Any) -> SFTRecipe:
         "watch": {"log_every": 1, "save_every": 100},
     }
     for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
     made = parse_recipe(values, "test")
     assert isinstance(made, SFTRecipe)
     return made
@@ -166,3 +166,26 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
         [row["loss"] for row in read_log(tmp_path / name) if "loss" in row] for name in ("unbroken", "killed")
     ]
     assert losses[0] == losses[1]
+
+
+def test_a_package_that_is_missing_is_named(
+    dataset: Path, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
+    made = recipe(models["echo-nano"], watch={"report_to": ["wandb"]})
+    with pytest.raises(MissingExtraError, match="report_to: wandb needs: pip install wandb"):
+        train_sft(made, dataset, tmp_path / "run", report=lambda _: None)
+
+
+def test_a_run_that_never_saved_may_be_begun_anew(
+    dataset: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    """A mistake in a recipe is mended and given again; only what was computed is held to its recipe."""
+    wrong = recipe(models["echo-nano"], data={"train": "dev"})
+    with pytest.raises(DataError, match="no split 'dev'"):
+        train_sft(wrong, dataset, tmp_path / "run", report=lambda _: None)
+    made = train_sft(recipe(models["echo-nano"]), dataset, tmp_path / "run", report=lambda _: None)
+    assert (made / "config.json").exists()
