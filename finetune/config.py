@@ -37,7 +37,7 @@ class ModelPart(_Strict):
     """How calls are written; the family's own where empty."""
     device: str = "auto"
     dtype: str = "auto"
-    """``auto`` is bfloat16 on a GPU, float32 on the CPU and for echo-nano."""
+    """``auto`` is float32 where all weights are trained, else bfloat16 on a GPU and float32 on the CPU."""
     train_encoder: bool = False
     """Train the audio encoder too: its features are then computed anew at every step and kept nowhere."""
     listen_tokens: Positive | None = None
@@ -125,6 +125,15 @@ class _Recipe(_Strict):
 
     @model_validator(mode="after")
     def _agree(self) -> _Recipe:
+        if self.model.dtype == "float16":
+            raise ValueError(
+                "model.dtype: float16 cannot be trained in (no loss is scaled): use bfloat16 or float32"
+            )
+        if self.lora is None and self.model.dtype == "bfloat16":
+            raise ValueError(
+                "model.dtype: bfloat16 loses updates that are small beside a weight: train all weights in float32, "
+                "with optimiser.precision: bfloat16 for the matrix products, or give lora"
+            )
         if self.model.train_encoder and self.lora is not None:
             raise ValueError(
                 "model.train_encoder and lora contradict each other: adapters leave the encoder alone"
@@ -164,6 +173,7 @@ class RolloutPart(_Strict):
     """Optimiser steps per generation; with more than one, later ones are off-policy and corrected for."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Below 1, what is sampled is a little off the policy whose probabilities are recorded: those of all tokens."""
     max_relistens: Annotated[int, Field(ge=0)] = 4
     max_seconds: NotNegative | None = None
     max_new_tokens: Positive = 256
@@ -241,6 +251,12 @@ class RLRecipe(_Recipe):
     rewards: RewardPart
     loss: LossPart = LossPart()
     collapse: CollapsePart = CollapsePart()
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> RLRecipe:
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError("lora.dropout must be 0 in RL: the trainer scores what was sampled without it")
+        return self
 
     @model_validator(mode="after")
     def _divides(self) -> RLRecipe:

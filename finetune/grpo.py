@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Roll = Callable[[Sequence[str], int, int], list[Rollout]]
 """Makes rollouts: ids of questions, the number of the first run, the optimiser step."""
+LARGEST_GAP = "sampling/logp_gap_max"
 _MEANINGLESS = ("completions/clipped_ratio", "completions/mean_terminated_length", "completions/min_terminated_length",
                 "completions/max_terminated_length")  # fmt: skip
 """TRL tells a cut completion by its last token; a run of the graph ends with its answer, and says itself if it was."""
@@ -143,19 +144,23 @@ class ListeningGRPOTrainer(GRPOTrainer):
         entropies: list[Tensor] = []
         for first in range(0, len(input_ids), size):
             rows = slice(first, first + size)
+            audio = self._heard(
+                self._audio[rows]
+            )  # encoded, if it has to be, as the engine does: without autocast
             with self.accelerator.autocast():
                 outputs = model(
                     input_ids=input_ids[rows],
                     attention_mask=attention_mask[rows],
                     labels=labels[rows],
                     fused_lm_head=True,
-                    audio=self._heard(self._audio[rows]),
+                    audio=audio,
                 )
             logps.append(outputs.log_probs[:, -logits_to_keep:])
             if compute_entropy:
                 entropies.append(outputs.entropy[:, -logits_to_keep:])
-        self._logps = torch.cat(logps)
-        return self._logps, torch.cat(entropies) if compute_entropy else None, None
+        scores = torch.cat(logps)
+        self._logps = scores.detach()
+        return scores, torch.cat(entropies) if compute_entropy else None, None
 
     def _heard(self, rows: Sequence[Sequence[Any]]) -> list[list[Heard]]:
         heard = iter(self._listen([ref for row in rows for ref in row]))
@@ -179,7 +184,7 @@ class ListeningGRPOTrainer(GRPOTrainer):
         ]  # fmt: skip
         device = self.accelerator.device
         totals = self.accelerator.reduce(
-            torch.tensor(sums, dtype=torch.float64, device=device), "sum"
+            torch.tensor(sums, dtype=torch.float32, device=device), "sum"
         ).tolist()
         count, scored, meetings, met_sum, right, listened, seconds, repeated, broken, unparsed, failed = (
             totals
@@ -214,10 +219,12 @@ class ListeningGRPOTrainer(GRPOTrainer):
         largest = gap.max() if len(gap) else torch.zeros((), device=self.accelerator.device)
         largest = self.accelerator.gather(largest).max()
         self._metrics["train"]["sampling/logp_gap_mean"].append((sums[0] / sums[1].clamp(min=1)).item())
-        self._metrics["train"]["sampling/logp_gap_max"].append(largest.item())
+        self._metrics["train"][LARGEST_GAP].append(largest.item())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, without what TRL measures by the last token."""
         for name in _MEANINGLESS:
             self._metrics["train"].pop(name, None)
+        if gaps := self._metrics["train"].get(LARGEST_GAP):
+            self._metrics["train"][LARGEST_GAP] = [max(gaps)]  # TRL would log the mean
         super().log(logs, start_time)

@@ -31,7 +31,7 @@ def bytes_to_train(family: Family, recipe: SFTRecipe | RLRecipe) -> int:
     """
     model = family.model
     if recipe.lora is None:
-        trained = sum(p.numel() * (p.element_size() * 3) for p in model.parameters() if p.requires_grad)
+        trained = sum(3 * p.nbytes for p in model.parameters() if p.requires_grad)
     else:
         layers = [
             module
@@ -40,7 +40,7 @@ def bytes_to_train(family: Family, recipe: SFTRecipe | RLRecipe) -> int:
         ]
         adapters = sum(recipe.lora.rank * (layer.in_features + layer.out_features) for layer in layers)
         projector = sum(p.numel() for p in model.get_submodule(family.projector_module).parameters())
-        trained = 16 * (adapters + projector * recipe.lora.train_projector)
+        trained = 16 * (adapters + projector * recipe.lora.train_projector)  # the weights too: they are added
     copied = isinstance(recipe, RLRecipe) and recipe.loss.kl > 0 and recipe.lora is None
     return trained + (sum(p.numel() * p.element_size() for p in model.parameters()) if copied else 0)
 

@@ -19,18 +19,24 @@ from echo_agent.finetune.examples import Report
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
-def load_policy(part: ModelPart, lora: LoRAPart | None) -> tuple[Family, Dialect]:
+def load_policy(part: ModelPart, lora: LoRAPart | None, device: str = "") -> tuple[Family, Dialect]:
     """Load the model of a recipe with its trainable weights marked (adapters are put on by the trainer).
+
+    Whatever is trained is held in float32, a projector beside adapters too: in bfloat16 most updates of a small rate
+    are smaller than half a step of the format, and lost. ``device`` takes the place of the recipe's, where processes
+    have one each.
 
     Raises:
         ModelError: The model cannot be loaded.
         DataError: The recipe asks of the model what it cannot do.
         ContextError: It asks for a dialect that the model cannot write.
     """
-    family = load_family(part.name, part.device, part.dtype)
+    dtype = "float32" if lora is None and part.dtype == "auto" else part.dtype
+    family = load_family(part.name, device or part.device, dtype)
     if part.listen_tokens is not None or part.tokens_per_second is not None:
         _set_budget(family, part)
     mark_trainable(family, part.train_encoder)
@@ -39,7 +45,16 @@ def load_policy(part: ModelPart, lora: LoRAPart | None) -> tuple[Family, Dialect
         family.turn_open("system")  # says so where there are none
     if lora is not None:
         adapter_config(family, lora)
+        if lora.train_projector:
+            projector = family.model.get_submodule(family.projector_module).float()
+            projector.register_forward_pre_hook(_as_its_weights)
     return family, dialect
+
+
+def _as_its_weights(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What goes into a module, in the precision of its weights."""
+    weight = next(module.parameters())
+    return tuple(value.to(weight.dtype) for value in args)
 
 
 def _set_budget(family: Family, part: ModelPart) -> None:
@@ -100,12 +115,14 @@ def adapter_config(family: Family, part: LoRAPart) -> PeftConfig:
     )
 
 
-def save_policy(family: Family, model: PreTrainedModel | PeftModel, folder: Path) -> None:
+def save_policy(
+    family: Family, model: PreTrainedModel | PeftModel, folder: Path, weights: dict[str, Tensor] | None = None
+) -> None:
     """Write what ``EchoAgent.from_pretrained(folder)`` loads: the whole model, or adapters that name their base."""
     from peft import PeftModel
 
     if not isinstance(model, PeftModel):
-        family.save(folder)
+        family.save(folder, weights)
         return
     adapters: Any = model.peft_config["default"]
     base = Path(family.name)

@@ -24,7 +24,7 @@ from echo_agent.finetune.config import RLRecipe
 from echo_agent.finetune.examples import Report, choose_samples, nobody, open_recordings
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
 from echo_agent.finetune.hearing import Heard
-from echo_agent.finetune.memory import check_memory
+from echo_agent.finetune.memory import check_memory, free_bytes
 from echo_agent.finetune.policy import adapter_config, load_policy
 from echo_agent.finetune.rewards import REWARDS, Judged, total
 from echo_agent.finetune.rollouts import Rollout, Rollouts, Task
@@ -59,7 +59,7 @@ def train_rl(
     """
     from datasets import Dataset
 
-    state = join_processes(recipe)
+    state, device = join_processes(recipe)
     if not state.is_main_process:
         report = nobody
     processes = state.num_processes
@@ -71,7 +71,7 @@ def train_rl(
         )
     folder = RunFolder(out)
     checkpoint = folder.begin(recipe, dataset)
-    family, dialect = load_policy(recipe.model, recipe.lora)
+    family, dialect = load_policy(recipe.model, recipe.lora, device)
     check_memory(family, recipe)
     store = RecordingStore()
     limit = recipe.data.limit
@@ -86,7 +86,9 @@ def train_rl(
         )
     report(f"{recipe.data.train}: {len(samples)} questions on {len(recordings)} recordings")
     files = FeatureFiles(features or dataset / "features", family) if family.is_frozen else None
-    with TorchEngine(family, store, files=files) as engine:
+    free = free_bytes(family.device) if family.device.type == "cuda" else None
+    room = {} if free is None else {"kv_bytes": free // 8, "live_bytes": free // 4}
+    with TorchEngine(family, store, files=files, **room) as engine:
         rollouts = Rollouts(
             ChatLALM(engine, dialect=dialect), store, recipe.rollout, bool(recipe.rewards.counterfactual)
         )

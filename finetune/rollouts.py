@@ -15,7 +15,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from echo_agent.answers import ANSWER, ANSWER_END
@@ -157,12 +157,12 @@ class Rollouts:
     async def _one(self, task: Task, seed: int, control: Control) -> Rollout:
         try:
             result = await self._result(task, seed, control)
+            judged = judge(result, task, self._model.family)
+            if self._counterfactual and needs_counterfactual(judged):
+                without = await self._result(task, seed, "off")
+                judged = replace(judged, correct_without=is_correct(task.sample, without.answer))
         except (ContextError, RecordingError, QuestionError) as error:
             return self._failed(task, error)
-        judged = judge(result, task, self._model.family)
-        if self._counterfactual and needs_counterfactual(judged):
-            without = await self._result(task, seed, "off")
-            judged = Judged(**(vars(judged) | {"correct_without": is_correct(task.sample, without.answer)}))
         broken = "edited" if result.trajectory.rerendered else ""
         broken = broken or ("unparsed" if result.answer is None else "budget" * judged.forced)
         return Rollout(task, result.trajectory, judged, broken, result.failed_calls)

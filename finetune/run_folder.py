@@ -87,7 +87,7 @@ class RunFolder:
                 f"{self.path} holds a run that has ended ({self.model}): name another folder, or remove it"
             )
         mine, data = self.path / "recipe.yaml", self.path / "dataset.txt"
-        if mine.exists() and self.checkpoints.is_dir():  # without one, nothing would be lost
+        if mine.exists() and self._last_checkpoint():  # without one, nothing would be lost
             begun = read_recipe(mine)
             if begun != recipe:
                 raise DataError(
@@ -105,9 +105,12 @@ class RunFolder:
                 write_recipe(recipe, mine)
             except OSError as error:
                 raise DataError(f"{self.path} cannot be written to: {error.strerror}") from error
-        from transformers.trainer_utils import get_last_checkpoint
+        return self._last_checkpoint()
 
-        return get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+    def _last_checkpoint(self) -> str | None:
+        """The last checkpoint that is whole: what was killed while it was written lacks its last file."""
+        whole = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
+        return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
     def train(
         self,
@@ -126,12 +129,13 @@ class RunFolder:
             ModelError: The device ran out of memory; what was saved stays.
         """
         import torch
-        from transformers import PrinterCallback
+        from transformers import PrinterCallback, TrainerState
 
         trainer.remove_callback(PrinterCallback)  # the journal speaks
         began = time.monotonic()
         if checkpoint and checkpoint.endswith(f"-{recipe.optimiser.steps}"):
             trainer._load_from_checkpoint(checkpoint)
+            trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
         else:
             try:
                 trainer.train(resume_from_checkpoint=checkpoint)
@@ -140,10 +144,14 @@ class RunFolder:
                     f"{family.device} ran out of memory in step {trainer.state.global_step + 1}: use {WAY_OUT}; what "
                     f"was saved is in {self.checkpoints} ({str(error).splitlines()[0]})"
                 ) from error
+        sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+        weights = (
+            trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+        )  # by all processes
         if not trainer.accelerator.is_main_process:
             return
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
-        save_policy(family, model, self.model)
+        save_policy(family, model, self.model, weights)
         given = (Path(word).name if "/" in word else word for word in sys.argv[1:])
         record = {
             "recipe": recipe.model_dump(mode="json"),

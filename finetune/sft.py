@@ -55,11 +55,12 @@ def train_sft(
     """
     from trl import SFTConfig, SFTTrainer
 
-    if not join_processes(recipe).is_main_process:
+    state, device = join_processes(recipe)
+    if not state.is_main_process:
         report = nobody
     folder = RunFolder(out)
     checkpoint = folder.begin(recipe, dataset)
-    family, dialect = load_policy(recipe.model, recipe.lora)
+    family, dialect = load_policy(recipe.model, recipe.lora, device)
     check_memory(family, recipe)
     store = RecordingStore()
     splits: dict[str, list[Example]] = {}
@@ -95,8 +96,10 @@ def train_sft(
     )
     sequences = recipe.optimiser.steps * recipe.optimiser.batch * recipe.optimiser.accumulation
     facts = {"trajectories": len(trained), "sequences": sequences * trainer.args.world_size}
-    folder.train(recipe, family, trainer, checkpoint, lambda: facts)
-    hearing.remove()
+    try:
+        folder.train(recipe, family, trainer, checkpoint, lambda: facts)
+    finally:
+        hearing.remove()
     return folder.model
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from echo_agent.errors import MissingExtraError
+from echo_agent.errors import DataError, MissingExtraError
 from echo_agent.finetune.config import RLRecipe, SFTRecipe
 from echo_agent.finetune.run_folder import RunFolder
 
@@ -12,20 +13,41 @@ if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
 
+ROLLOUTS = timedelta(hours=6)
+"""How long processes wait for each other: the rollouts of one may take much longer than those of the others."""
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
-def join_processes(recipe: SFTRecipe | RLRecipe) -> PartialState:
+def join_processes(recipe: SFTRecipe | RLRecipe) -> tuple[PartialState, str]:
     """Join the other processes of the run, if there are any; to be called before anything else asks for them.
+
+    Returns:
+        What is known of the processes, and the name of this one's device.
 
     Raises:
         ModelError: The device does not exist.
+        DataError: Several GPUs are visible to one process, or a recipe names one of several.
     """
+    import torch
     from accelerate import PartialState
 
     from echo_agent.families.loading import resolve_device
 
-    return PartialState(cpu=resolve_device(recipe.model.device).type == "cpu")
+    device = resolve_device(recipe.model.device)
+    if device.type != "cuda":
+        return PartialState(cpu=device.type == "cpu"), device.type
+    if device.index is not None:
+        raise DataError(
+            f"model.device: {device} names one GPU of several; set CUDA_VISIBLE_DEVICES={device.index}, and "
+            "model.device: cuda"
+        )
+    state = PartialState(timeout=ROLLOUTS)
+    if state.num_processes == 1 and torch.cuda.device_count() > 1:
+        raise DataError(
+            f"{torch.cuda.device_count()} GPUs are visible to one process: start with `accelerate launch "
+            "--num_processes N -m echo_agent.cli finetune ...`, or show it one with CUDA_VISIBLE_DEVICES=0"
+        )
+    return state, str(state.device)
 
 
 def trainer_settings(recipe: SFTRecipe | RLRecipe, folder: RunFolder, device: torch.device) -> dict[str, Any]:

@@ -127,9 +127,12 @@ class Family(ABC):
         """What besides weights decides about features, in words."""
         return ""
 
-    def save(self, folder: Path) -> None:
-        """Write model and tokenizer so that ``load_family(folder)`` gives this family again (safetensors)."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Write model and tokenizer so that ``load_family(folder)`` gives this family again (safetensors).
+
+        ``weights`` are those of a model that is spread over processes, gathered; else the model's own.
+        """
+        self.model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
 
     # --- tokens -------------------------------------------------------------------------------------------------

@@ -133,9 +133,9 @@ class ChatMLFamily(Family):
         unused = set(range(rows)).difference(vocabulary.values())
         return tuple(sorted(number for number in media | unused if number < rows))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         """Write model, tokenizer and feature extractor, so that ``load_family(folder)`` gives this family again."""
-        super().save(folder)
+        super().save(folder, weights)
         self.feature_extractor.save_pretrained(folder)
 
     # --- tokens -------------------------------------------------------------------------------------------------
@@ -248,7 +248,9 @@ class ChatMLFamily(Family):
                     f"{self.audio_tokens(ref)} placeholders stand for {ref.seconds:.2f} s of audio, "
                     f"but its encoding has {len(tower)} features"
                 )
-        projected = self._projector(torch.cat([tower.to(self.device) for tower in towers]))
+        projected = self._projector(torch.cat([tower.to(self.device) for tower in towers])).to(
+            self.model.dtype
+        )
         return list(projected.split([len(tower) for tower in towers]))
 
     # --- text model ---------------------------------------------------------------------------------------------

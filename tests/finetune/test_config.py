@@ -91,7 +91,9 @@ def test_the_papers_control_differs_from_its_twin_in_its_listens_only() -> None:
 
 
 def test_overrides_take_the_place_of_values() -> None:
-    recipe = read_recipe("omni-7b-sft", ["optimiser.steps=100", "lora=null", "data.families=[order]"])
+    recipe = read_recipe(
+        "omni-7b-sft", ["optimiser.steps=100", "lora=null", "model.dtype=auto", "data.families=[order]"]
+    )
     assert (recipe.optimiser.steps, recipe.lora, recipe.data.families) == (100, None, ("order",))
     assert recipe.optimiser.batch == read_recipe("omni-7b-sft").optimiser.batch  # what stands beside it stays
     last = read_recipe("nano-sft", ["seed=1", "seed=2"])
