@@ -16,22 +16,13 @@ from echo_agent.dialects import InlineDialect
 from echo_agent.finetune.data.grammar.draft import Draft, Look
 from echo_agent.finetune.data.records import Event, Record
 
-NAMED = (
+FOUND = (
     "I hear the {what} around second {t}",
-    "The {what} is at {t} s",
-    "The {what} comes around {t} s",
-    "The {what} begins near {t} s",
-    "There is the {what} at second {t}",
-)
-"""Of a sound that the question names: it is found by its name, so its name comes before its second."""
-PLACED = (
     "At {t} s I hear the {what}",
     "Around {t} s I hear the {what}",
     "From {t} s on I hear the {what}",
     "Second {t} has the {what}",
-    "Near {t} s there is the {what}",
 )
-"""Of a sound that is found by its place, next to another: what it is is told from what is heard at that second."""
 ABSENT = ("I hear no {what}", "There is no {what}", "Nothing sounds like {what}")
 CALL = ("; I listen there again", "; once more", "; let me hear that again", "; closer")
 WIDE = ("; I listen to that stretch", "; first the wider stretch", "; let me hear more of it")
@@ -64,13 +55,10 @@ def reasoning(draft: Draft, record: Record, rng: np.random.Generator, *, listens
     """The thought that leads to a draft's answer; with calls where it ``listens``."""
     sentences = [_said(rng, ABSENT, what=label) + "." for label in draft.absent]
     again = _again(draft) if listens else set()
-    named = {*draft.slots.values(), *(draft.choices or ())}
     for look in draft.looks:
         event = record.events[look.event]
         what = "voice" if event.label == "voice" else event.label
-        text = _said(
-            rng, NAMED if event.label in named else PLACED, what=what, t=f"{math.floor(event.onset)}"
-        )
+        text = _said(rng, FOUND, what=what, t=f"{math.floor(event.onset)}")
         if look.event in again:
             text += _calls(look, event, record, rng, what)
         elif look.heard:
