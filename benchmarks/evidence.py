@@ -19,7 +19,7 @@ from typing import Any
 
 from echo_agent.evaluation import Results
 from echo_agent.rows import Row, read_rows
-from echo_agent.scores import Outcome, overlap, paired_difference
+from echo_agent.scores import Outcome, overlap, paired_difference, wilson
 
 LENGTHS = ((0, 30), (30, 60), (60, 90), (90, 150), (150, 10_000))
 """Seconds of recording that are reported together."""
@@ -113,22 +113,27 @@ def differences(found: Mapping[str, Scores], rows: Mapping[str, Row]) -> dict[st
 
 
 def draw(path: Path, described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Accuracy against audio tokens, one point per policy."""
+    """Accuracy against audio tokens, with 95 % intervals: a point per policy, all questions and those about detail."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, controls in described.items():
-        on = controls["on"]
-        detail = on["difficulty"].get("detail", {"right": float("nan")})["right"]
-        (drawn,) = axes.plot(on["audio_tokens"], on["right"], "o", label=name)
-        axes.plot(on["audio_tokens"], detail, "^", color=drawn.get_color())
-        axes.annotate(name, (on["audio_tokens"], on["right"]), textcoords="offset points", xytext=(7, 4))
-    axes.set(
-        xscale="log", xlabel="audio tokens per question", ylabel="right (%)", title="o all, ^ about detail"
-    )
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    both = figure.subplots(1, 2, sharey=True)
+    for axes, title, part in ((both[0], "all questions", None), (both[1], "about detail", "detail")):
+        for name, controls in described.items():
+            on = controls["on"]
+            found = on if part is None else on["difficulty"].get(part)
+            if found is None:
+                continue
+            low, high = wilson(round(found["right"] * found["questions"] / 100), found["questions"])
+            error = [[found["right"] - 100 * low], [100 * high - found["right"]]]
+            axes.errorbar(on["audio_tokens"], found["right"], error, fmt="o", capsize=3)
+            axes.annotate(
+                name, (on["audio_tokens"], found["right"]), textcoords="offset points", xytext=(6, 5)
+            )
+        axes.set(title=title, xlabel="audio tokens per question")
+        axes.grid(alpha=0.3)
+    both[0].set_ylabel("right (%)")
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
