@@ -44,8 +44,9 @@ def recipes(
         typer.echo((path if path.exists() else Path(name)).read_text(encoding="utf-8"), nl=False)
         return
     for known in recipe_names():
-        first = (RECIPES / f"{known}.yaml").read_text(encoding="utf-8").splitlines()[0]
-        typer.echo(f"{known:20} {first.lstrip('# ')}")
+        lines = (RECIPES / f"{known}.yaml").read_text(encoding="utf-8").splitlines()
+        about = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+        typer.echo(f"{known:20} {about.partition('. ')[0].rstrip('.')}.")
 
 
 @app.command()

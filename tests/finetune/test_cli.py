@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from echo_agent.cli import DEBUG, main
+from echo_agent.finetune.config import parse_recipe, read_recipe, recipe_names
 from echo_agent.finetune.data import testset
 from echo_agent.finetune.data.bank import MANIFEST
 from echo_agent.finetune.data.packages import PACKAGES, RESERVED
@@ -186,3 +188,42 @@ def test_nano_with_a_damaged_shard(run: Run, tmp_path: Path) -> None:
 )
 def test_nano_with_impossible_settings(run: Run, tmp_path: Path, option: str, value: str) -> None:
     refused(run("nano", tmp_path, tmp_path / "out", option, value), option)
+
+
+# --- training ---------------------------------------------------------------------------------------------------
+
+
+def test_recipes_are_listed_with_a_sentence_each_and_printed_whole(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["finetune", "recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(recipe_names()) and all(line.endswith(".") and len(line) > 50 for line in lines)
+    assert main(["finetune", "recipes", "nano-rl"]) == 0
+    assert parse_recipe(yaml.safe_load(capsys.readouterr().out), "printed") == read_recipe("nano-rl")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sft", "nano-rl", "d", "r"], "is of the stage rl: use `echo-agent finetune rl`"),
+        (["rl", "nano-sft", "d", "r"], "is of the stage sft: use `echo-agent finetune sft`"),
+        (["sft", "nano", "d", "r"], "there is no recipe nano"),
+        (["sft", "nano-sft", "none", "r"], "none holds no whole dataset"),
+        (["sft", "nano-sft", "d", "r", "--set", "optimizer.steps=3"], "optimizer: there is no such key"),
+        (["rl", "nano-rl", "d", "r", "--set", "rollout.questions=3"], "must be a multiple of"),
+        (["merge", "none", "out"], "none holds no adapters"),
+        (["recipes", "none"], "there is no recipe none"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", *words]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("echo-agent:")]
+    assert len(said) == 1 and message in said[0]
