@@ -1,4 +1,4 @@
-"""The whole way in some minutes: data, SFT, RL, evaluation, on a task that can only be done by listening again.
+"""The whole way in three minutes: data, SFT, RL, evaluation, on a task that can only be done by listening again.
 
 Recordings of 24 s hold eight sounds, one every three seconds, out of four kinds that are made here. Asked is what is
 heard at a second. The policy is echo-nano with a first listen of two tokens for the whole recording, four sounds in
