@@ -12,6 +12,7 @@ import torch
 
 from echo_agent.errors import ModelError
 from echo_agent.finetune.config import RLRecipe, SFTRecipe
+from echo_agent.finetune.policy import adapted_layers
 
 if TYPE_CHECKING:
     from echo_agent.families.base import Family
@@ -33,11 +34,7 @@ def bytes_to_train(family: Family, recipe: SFTRecipe | RLRecipe) -> int:
     if recipe.lora is None:
         trained = sum(3 * p.nbytes for p in model.parameters() if p.requires_grad)
     else:
-        layers = [
-            module
-            for name, module in model.get_submodule(family.decoder_module).named_modules()
-            if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in recipe.lora.modules
-        ]
+        layers = adapted_layers(family, recipe.lora).values()
         adapters = sum(recipe.lora.rank * (layer.in_features + layer.out_features) for layer in layers)
         projector = sum(p.numel() for p in model.get_submodule(family.projector_module).parameters())
         trained = 16 * (adapters + projector * recipe.lora.train_projector)  # the weights too: they are added

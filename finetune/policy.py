@@ -86,21 +86,27 @@ def mark_trainable(family: Family, train_encoder: bool) -> None:
         raise ModelError(f"{family.name}: the projector {family.projector_module} has nothing to train")
 
 
+def adapted_layers(family: Family, part: LoRAPart) -> dict[str, nn.Linear]:
+    """The decoder's linear layers that the recipe names, by their names in the model."""
+    from torch import nn
+
+    decoder = family.model.get_submodule(family.decoder_module)
+    return {
+        f"{family.decoder_module}.{name}": module
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in part.modules
+    }
+
+
 def adapter_config(family: Family, part: LoRAPart) -> PeftConfig:
     """Adapters on the decoder's linear layers that the recipe names.
 
     Raises:
-        DataError: The decoder has no such layers, or the head is among them.
+        DataError: The decoder has no such layers.
     """
     from peft import LoraConfig
-    from torch import nn
 
-    decoder = family.model.get_submodule(family.decoder_module)
-    names = [
-        f"{family.decoder_module}.{name}"
-        for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in part.modules
-    ]
+    names = list(adapted_layers(family, part))
     if not names:
         raise DataError(
             f"lora.modules: the decoder of {family.name} has no layers called {', '.join(part.modules)}"
@@ -151,9 +157,10 @@ def merge(folder: Path, out: Path, *, dtype: str = "auto", push: str = "", repor
     if out.exists():
         raise ModelError(f"{out} is there already: name another folder")
     family = load_family(str(folder), "cpu", dtype)
-    merged = family.model
     family.save(out)
-    report(f"{out}: {sum(p.numel() for p in merged.parameters()) / 1e6:.1f} M parameters, ready for --model")
+    report(
+        f"{out}: {sum(p.numel() for p in family.model.parameters()) / 1e6:.1f} M parameters, ready for --model"
+    )
     if push:
         from huggingface_hub import HfApi
 

@@ -18,12 +18,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_agent.errors import DataError, ModelError
 from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, write_recipe
+from echo_agent.finetune.data.echobench import versions_of
 from echo_agent.finetune.memory import WAY_OUT
 from echo_agent.finetune.policy import save_policy
 from echo_agent.finetune.watch import last_row
@@ -145,9 +145,8 @@ class RunFolder:
                     f"was saved is in {self.checkpoints} ({str(error).splitlines()[0]})"
                 ) from error
         sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
-        weights = (
-            trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-        )  # by all processes
+        # Gathered by all processes together, before all but one leave.
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if not trainer.accelerator.is_main_process:
             return
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
@@ -156,7 +155,7 @@ class RunFolder:
         record = {
             "recipe": recipe.model_dump(mode="json"),
             "command": " ".join(["echo-agent", *given]),
-            "versions": _versions(),
+            "versions": versions_of(PACKAGES),
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
             "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             "seconds": round(time.monotonic() - began),
@@ -167,16 +166,6 @@ class RunFolder:
         partial = self.record.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         partial.rename(self.record)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _difference(one: SFTRecipe | RLRecipe, other: SFTRecipe | RLRecipe) -> str:

@@ -215,9 +215,8 @@ class ChatMLFamily(Family):
         if window is None:
             longest = max(self._heard_samples(len(crop)) for crop in heard) + extractor.n_fft
             window = ceil(longest / extractor.hop_length) * extractor.hop_length
-        with torch.autocast(
-            "cpu", enabled=False
-        ):  # in training: mel features are always those of full precision
+        # Also in training, mel features are those of full precision.
+        with torch.autocast("cpu", enabled=False):
             mel = extractor(
                 heard,
                 sampling_rate=self.sample_rate,

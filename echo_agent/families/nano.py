@@ -166,9 +166,8 @@ class NanoFamily(Family):
         return inputs
 
     def _listens(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> dict[str, torch.Tensor]:
-        with torch.autocast(
-            "cpu", enabled=False
-        ):  # in training: mel features are always those of full precision
+        # Also in training, mel features are those of full precision.
+        with torch.autocast("cpu", enabled=False):
             inputs = processing.listen_inputs(
                 [torch.from_numpy(samples) for _, samples in crops], self.config
             )

