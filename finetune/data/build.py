@@ -11,7 +11,7 @@ from echo_agent.errors import DataError
 from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.chat_models import load_chat_model
 from echo_agent.finetune.data.completions import Completions
-from echo_agent.finetune.data.grammar.composer import FAMILIES, GrammarSettings
+from echo_agent.finetune.data.grammar.composer import FAMILIES, GrammarSettings, ReasoningStyle
 from echo_agent.finetune.data.mixing import SceneSettings
 from echo_agent.finetune.data.needs_audio import needs_audio
 from echo_agent.finetune.data.question_sets import QuestionSet, by_split, finish, questions_of, split_of
@@ -50,6 +50,7 @@ class BuildOptions(BaseModel):
     """Model that notes what it hears, for the writer and the reviewer."""
     base_url: str = ""
     """Server of writer and reviewer."""
+    reasoning: ReasoningStyle = "sentences"
     open_share: float = 0.2
     rl_share: float = 0.3
     keep_blind: bool = False
@@ -94,6 +95,7 @@ def build(
     grammar = GrammarSettings(
         seed=options.seed,
         families=options.families or FAMILIES,
+        reasoning=options.reasoning,
         open_share=options.open_share,
         rl_share=options.rl_share,
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,13 @@ Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that work at once.")]
 Out = Annotated[
     Path, typer.Argument(metavar="OUT", help="Folder to write to; one that was begun is gone on with.")
+]
+Style = Annotated[
+    Literal["sentences", "terse"],
+    typer.Option(
+        "--reasoning",
+        help="Reasoning in sentences, for models that know language; or terse, as echo-nano writes.",
+    ),
 ]
 FORMS = "clips, bank, jsonl, jams, audioset, desed, musicbench, avqa"
 
@@ -132,6 +139,7 @@ def build(
         float, typer.Option(min=0, max=1, help="Share of questions without choices.")
     ] = 0.2,
     rl_share: Annotated[float, typer.Option(min=0, max=1, help="Share without reasoning, left to RL.")] = 0.3,
+    reasoning: Style = "sentences",
     keep_blind: Annotated[
         bool, typer.Option("--keep-blind", help="Keep what can be answered without the audio.")
     ] = False,
@@ -160,6 +168,7 @@ def build(
         base_url=base_url,
         open_share=open_share,
         rl_share=rl_share,
+        reasoning=reasoning,
         keep_blind=keep_blind,
         embed=embed,
         seed=seed,
@@ -197,6 +206,7 @@ def bench(
     ] = None,
     scenes: Annotated[int, typer.Option(min=1, help="Scenes of the training set.")] = 6000,
     seed: Seed = 0,
+    reasoning: Style = "sentences",
     workers: Workers = 2,
 ) -> None:
     """Build EchoBench: train, validation and the tests core, unseen and long; ends with a folder for `load_dataset`."""
@@ -216,6 +226,7 @@ def bench(
             out,
             scenes=scenes,
             seed=seed,
+            reasoning=reasoning,
             workers=workers,
             command=_command(),
             report=_tell,

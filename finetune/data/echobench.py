@@ -19,7 +19,7 @@ from typing import Any
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.card import About
-from echo_agent.finetune.data.grammar.composer import GrammarSettings
+from echo_agent.finetune.data.grammar.composer import GrammarSettings, ReasoningStyle
 from echo_agent.finetune.data.mixing import SceneSettings
 from echo_agent.finetune.data.needs_audio import BlindPolicy, blind_accuracy, needs_audio
 from echo_agent.finetune.data.question_sets import QuestionSet, finish, questions_of
@@ -87,6 +87,7 @@ def build_bench(
     *,
     scenes: int = TRAIN_SCENES,
     seed: int = 0,
+    reasoning: ReasoningStyle = "sentences",
     workers: int = 1,
     command: str,
     progress: Callable[[str], Progress] | None = None,
@@ -99,6 +100,7 @@ def build_bench(
         out: Folder of the build; one that was begun is gone on with.
         scenes: Scenes of the training set; the other sets are always whole.
         seed: Of every random choice.
+        reasoning: How the reasoning of train and validation is put; the tests are the same whatever it is.
         workers: Processes that mix.
         command: What the card says that it was built with.
         progress: Gives, for the name of a stage, who is told how far it is.
@@ -127,7 +129,8 @@ def build_bench(
         )
         mixed = [Record.model_validate(row) for row in read_rows(path)]
         wording = "test" if which.split == "test" else "train"
-        grammar = GrammarSettings(seed=1000 * seed + number, wording=wording)
+        style: ReasoningStyle = "sentences" if which.split == "test" else reasoning
+        grammar = GrammarSettings(seed=1000 * seed + number, wording=wording, reasoning=style)
         questions = QuestionSet(which.name, mixed, grammar, which.questions)
         splits[which.name] = questions_of(out, questions, report)
         if which.questions and len(splits[which.name]) < which.questions:

@@ -161,11 +161,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     run = tmp_path / "killed"
     killed_at(run, 6, ["finetune", "sft", str(tmp_path / "recipe.yaml"), str(dataset), str(run)])
     resumed = train_sft(made, dataset, run, report=lambda _: None)
-    assert apart(weights(unbroken), weights(resumed)) == 0.0
+    # Not to the last bit: the killed process may add in another order. A step too many or too few is 1e-3 away.
+    assert apart(weights(unbroken), weights(resumed)) < 1e-5
     losses = [
         [row["loss"] for row in read_log(tmp_path / name) if "loss" in row] for name in ("unbroken", "killed")
     ]
-    assert losses[0] == losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_a_package_that_is_missing_is_named(

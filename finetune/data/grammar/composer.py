@@ -19,13 +19,14 @@ from echo_agent.finetune.data.grammar import music, sounds, speech
 from echo_agent.finetune.data.grammar.balance import Balance
 from echo_agent.finetune.data.grammar.draft import About, Draft, Maker, Scope
 from echo_agent.finetune.data.grammar.phrasings import word
-from echo_agent.finetune.data.grammar.thoughts import reasoning
+from echo_agent.finetune.data.grammar.thoughts import reasoning, terse
 from echo_agent.finetune.data.records import Record, Sample, Split
 
 MAKERS: dict[str, Maker] = {**sounds.MAKERS, **speech.MAKERS, **music.MAKERS}
 """Makers of drafts, by kind (``family/variant``)."""
 FAMILIES = tuple(sorted({kind.partition("/")[0] for kind in MAKERS}))
 
+ReasoningStyle = Literal["sentences", "terse"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -41,6 +42,8 @@ class GrammarSettings(BaseModel):
     """Most questions per recording."""
     wording: Literal["train", "test"] = "train"
     """Which wordings are taken; those of tests are never met in training."""
+    reasoning: ReasoningStyle = "sentences"
+    """How reasoning is put (:mod:`echo_agent.finetune.data.grammar.thoughts`)."""
     open_share: Share = 0.2
     """Share of questions without choices, in the families that allow it."""
     listen_share: Share = 0.5
@@ -127,7 +130,8 @@ def _sample(
     record, rng = scope.record, scope.rng
     hard = difficulty(draft.kind, record.duration)
     listens = hard == "detail" or (record.duration > SHORT and rng.random() < settings.listen_share)
-    told = reasoning(draft, record, rng, listens=listens)
+    think = terse if settings.reasoning == "terse" else reasoning
+    told = think(draft, record, rng, listens=listens)
     rl = split == "train" and rng.random() < settings.rl_share
     use = "" if split == "test" else "rl" if rl else "sft"
     gold = draft.gold or tuple(look.event for look in draft.looks)

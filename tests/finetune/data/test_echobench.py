@@ -94,6 +94,14 @@ def test_the_same_bank_and_seed_give_the_same(bank: Path, built: Path, tmp_path:
         assert first["sets"][name]["questions_sha256"] != third["sets"][name]["questions_sha256"]
 
 
+def test_tests_are_the_same_however_reasoning_is_put(bank: Path, built: Path, tmp_path: Path) -> None:
+    short = build_bench(bank, tmp_path / "terse", scenes=10, reasoning="terse", command="x")
+    first, second = (json.loads((folder / LOCK).read_text())["sets"] for folder in (built, short))
+    assert {name: first[name] for name in TESTS} == {name: second[name] for name in TESTS}
+    assert all(len(s.reasoning.split()) > 6 for s in read_samples(built, "train") if s.listens)
+    assert any(s.reasoning.startswith("drum ") for s in read_samples(short, "train"))
+
+
 def test_the_card_says_what_it_is(built: Path) -> None:
     card = (built / "README.md").read_text()
     assert "# EchoBench" in card and "echo-agent finetune data bench" in card
