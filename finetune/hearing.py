@@ -20,14 +20,12 @@ import torch
 
 from echo_agent.errors import PlaceholderError
 from echo_agent.recording import AudioRef
-from echo_agent.stores import ByteStore
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
     from echo_agent.families.base import Family
-    from echo_agent.feature_files import FeatureFiles
     from echo_agent.stores import RecordingStore
 
 
@@ -106,21 +104,19 @@ class Hearing:
 
 
 class Listener:
-    """Fetches listens for a trainer: from memory, from disk, or by encoding them (:data:`Listen`)."""
+    """Fetches listens for a trainer (:data:`Listen`): features, or samples where the encoder is trained."""
 
     def __init__(
         self,
         family: Family,
         recordings: RecordingStore,
-        files: FeatureFiles | None = None,
-        memory: int = 1 << 30,
+        features: Callable[[Sequence[AudioRef]], list[dict[str, Tensor]]],
     ) -> None:
-        """Keep at most ``memory`` bytes of features at hand; ``files`` keeps all of them."""
-        self._family, self._recordings, self._files = family, recordings, files
-        self._memory: ByteStore[str, dict[str, Tensor]] = ByteStore(memory)
+        """Take what gives the outputs of ``family``'s frozen modules for listens, in order."""
+        self._family, self._recordings, self._features = family, recordings, features
 
     def __call__(self, refs: Sequence[AudioRef]) -> list[Heard]:
-        """The listens of a batch, in order; those that are not kept are encoded together.
+        """The listens of a batch, in order.
 
         Raises:
             RecordingError: A recording cannot be read.
@@ -129,24 +125,4 @@ class Listener:
         family = self._family
         if not family.is_frozen:
             return [Heard(ref, samples=self._recordings.crop(ref, family.sample_rate)) for ref in refs]
-        found = {ref.key(): self._kept(ref) for ref in refs}
-        missing = {ref.key(): ref for ref in refs if found[ref.key()] is None}
-        if missing:
-            crops = [(ref, self._recordings.crop(ref, family.sample_rate)) for ref in missing.values()]
-            for ref, features in zip(missing.values(), family.frozen_features(crops), strict=True):
-                found[ref.key()] = features
-                if self._files is not None:
-                    self._files.put(ref, features)
-                self._remember(ref, features)
-        return [Heard(ref, features=found[ref.key()]) for ref in refs]
-
-    def _kept(self, ref: AudioRef) -> dict[str, Tensor] | None:
-        features = self._memory.get(ref.key())
-        if features is None and self._files is not None:
-            features = self._files.get(ref)
-            if features is not None:
-                self._remember(ref, features)
-        return features
-
-    def _remember(self, ref: AudioRef, features: dict[str, Tensor]) -> None:
-        self._memory.put(ref.key(), features, sum(tensor.nbytes for tensor in features.values()))
+        return [Heard(ref, features=found) for ref, found in zip(refs, self._features(refs), strict=True)]

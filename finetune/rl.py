@@ -23,7 +23,7 @@ from echo_agent.feature_files import FeatureFiles
 from echo_agent.finetune.config import RLRecipe
 from echo_agent.finetune.examples import Report, choose_samples, nobody, open_recordings
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
-from echo_agent.finetune.hearing import Heard
+from echo_agent.finetune.hearing import Listener
 from echo_agent.finetune.memory import check_memory, free_bytes
 from echo_agent.finetune.policy import adapter_config, load_policy
 from echo_agent.finetune.rewards import REWARDS, Judged, total
@@ -98,7 +98,7 @@ def train_rl(
             roll=_roller(
                 engine, rollouts, {sample.id: sample for sample in samples}, recordings, recipe.seed
             ),
-            listen=_listener(engine, store),
+            listen=Listener(family, store, engine.features),
             kl=recipe.loss.kl,
             mask_broken=recipe.rollout.broken == "mask",
             updates=recipe.rollout.updates,
@@ -174,18 +174,6 @@ def _roller(
         return rollouts.run(tasks, seed=(seed << 32) + step)
 
     return roll
-
-
-def _listener(engine: TorchEngine, store: RecordingStore) -> Callable[[Sequence[AudioRef]], list[Heard]]:
-    """What the trainer hears: the very features that the engine heard, or samples where the encoder is trained."""
-    family = engine.family
-
-    def listen(refs: Sequence[AudioRef]) -> list[Heard]:
-        if not family.is_frozen:
-            return [Heard(ref, samples=store.crop(ref, family.sample_rate)) for ref in refs]
-        return [Heard(ref, features=found) for ref, found in zip(refs, engine.features(refs), strict=True)]
-
-    return listen
 
 
 def _reward(name: str) -> Callable[..., list[float | None]]:

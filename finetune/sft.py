@@ -31,10 +31,14 @@ from echo_agent.finetune.policy import adapter_config, load_policy
 from echo_agent.finetune.run_folder import RunFolder
 from echo_agent.finetune.trainer_settings import join_processes, trainer_settings
 from echo_agent.finetune.watch import Journal
+from echo_agent.frozen_features import FrozenFeatures
 from echo_agent.stores import RecordingStore
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+FEATURE_BYTES = 1 << 30
+"""Most memory that features take; all of them are on disk."""
 
 
 def train_sft(
@@ -72,6 +76,7 @@ def train_sft(
         splits[split] = make_examples(samples, recordings, family, dialect, recipe.listens, report)
         report(f"{split}: {len(splits[split])} trajectories on {len(recordings)} recordings")
     files = FeatureFiles(features or dataset / "features", family) if family.is_frozen else None
+    heard = FrozenFeatures(family, store, FEATURE_BYTES, files, crops_on_disk=True)
     examples = [example for split in splits.values() for example in split]
     trained, watched = splits[recipe.data.train], splits.get(watch, [])
     hearing = Hearing(family)
@@ -87,7 +92,7 @@ def train_sft(
     trainer = SFTTrainer(
         model=family.model,
         args=SFTConfig(**settings),
-        data_collator=Collator(examples, Listener(family, store, files), family.pad_id),
+        data_collator=Collator(examples, Listener(family, store, heard.get), family.pad_id),
         train_dataset=_rows(examples, range(len(trained))),
         eval_dataset=_rows(examples, range(len(trained), len(examples))) if watched else None,
         processing_class=family.tokenizer,

@@ -247,9 +247,9 @@ class Scheduler:
         users = [run for run, refs in wanted.items() if refs]
         if not users:
             return
-        began, batches = time.perf_counter(), self.audio.batches
+        began, batches = time.perf_counter(), self.audio.frozen.batches
         found = self.audio.embeddings([ref for run in users for ref in wanted[run]])
-        seconds = time.perf_counter() - began if self.audio.batches > batches else 0.0
+        seconds = time.perf_counter() - began if self.audio.frozen.batches > batches else 0.0
         for run in users:
             run.encode += seconds / len(users)
             for ref in wanted[run]:

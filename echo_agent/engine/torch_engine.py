@@ -155,14 +155,7 @@ class TorchEngine:
 
         Any thread may ask; what is wrong with a listen is raised.
         """
-        found = self._scheduler.audio.frozen(refs)
-        features: list[dict[str, Tensor]] = []
-        for ref in refs:
-            result = found[ref.key()]
-            if isinstance(result, Exception):
-                raise result
-            features.append(result)
-        return features
+        return self._scheduler.audio.frozen.get(refs)
 
     def weights_changed(self) -> None:
         """Drop keys, values and embeddings of the old weights; outputs of frozen modules stay.
@@ -181,10 +174,10 @@ class TorchEngine:
             "waiting_runs": scheduler.waiting,
             "live_runs": len(scheduler.live.runs),
             "live_bytes": scheduler.live.nbytes,
-            "encoded_crops": scheduler.audio.encoded,
-            "encoder_batches": scheduler.audio.batches,
+            "encoded_crops": scheduler.audio.frozen.encoded,
+            "encoder_batches": scheduler.audio.frozen.batches,
             "kv": {name: kept[name] for name in ("nbytes", "limit", "items", "evictions")},
-            "features": asdict(scheduler.audio.features.stats),
+            "features": asdict(scheduler.audio.frozen.kept.stats),
             "embeds": asdict(scheduler.audio.embeds.stats),
         }
 

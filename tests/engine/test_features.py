@@ -22,7 +22,7 @@ def test_crops_are_encoded_together_and_once(world: World) -> None:
     audio = AudioFeatures(world.family, world.store, 1 << 24)
     refs = [world.whole.span(start, start + 1) for start in (0.0, 1.0, 2.0)]
     found = audio.embeddings([*refs, refs[0]])
-    assert (audio.encoded, audio.batches) == (3, 1)
+    assert (audio.frozen.encoded, audio.frozen.batches) == (3, 1)
     for ref in refs:
         embeds = tensor(found[ref.key()])
         assert len(embeds) == world.family.audio_tokens(ref)
@@ -31,15 +31,15 @@ def test_crops_are_encoded_together_and_once(world: World) -> None:
         assert torch.allclose(embeds, tensor(alone), atol=1e-4)
     again = audio.embeddings([refs[1], world.other])
     assert torch.equal(tensor(again[refs[1].key()]), tensor(found[refs[1].key()]))
-    assert (audio.encoded, audio.batches) == (4, 2)
+    assert (audio.frozen.encoded, audio.frozen.batches) == (4, 2)
 
 
 def test_nothing_is_kept_beyond_the_limit(qwen: World) -> None:
     audio = AudioFeatures(qwen.family, qwen.store, 0)
     for count in (1, 2):
         tensor(audio.embeddings([qwen.other])[qwen.other.key()])
-        assert audio.encoded == count
-    assert audio.features.stats.nbytes == audio.embeds.stats.nbytes == 0
+        assert audio.frozen.encoded == count
+    assert audio.frozen.kept.stats.nbytes == audio.embeds.stats.nbytes == 0
 
 
 def test_frozen_features_outlive_a_change_of_weights() -> None:
@@ -52,7 +52,7 @@ def test_frozen_features_outlive_a_change_of_weights() -> None:
     assert torch.equal(tensor(audio.embeddings([world.other])[world.other.key()]), before)
     audio.weights_changed()
     after = tensor(audio.embeddings([world.other])[world.other.key()])
-    assert audio.encoded == 1
+    assert audio.frozen.encoded == 1
     assert not torch.allclose(after, before, atol=1e-3)
 
 
@@ -61,7 +61,7 @@ def test_stored_tensors_hold_on_to_no_batch(qwen: World) -> None:
     refs = [qwen.whole, qwen.other]
     audio.embeddings(refs)
     for ref in refs:
-        stored = [audio.embeds.get(ref.key()), *(audio.features.get(ref.key()) or {}).values()]
+        stored = [audio.embeds.get(ref.key()), *(audio.frozen.kept.get(ref.key()) or {}).values()]
         for value in stored:
             assert value is not None and value.untyped_storage().nbytes() == value.nbytes
 

@@ -15,6 +15,7 @@ from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.data.trajectories import to_trajectory
 from echo_agent.finetune.hearing import Heard, Hearing, Listener
 from echo_agent.finetune.policy import mark_trainable
+from echo_agent.frozen_features import FrozenFeatures
 from echo_agent.recording import AudioRef, Recording
 from echo_agent.stores import RecordingStore
 from echo_agent.trajectory import Origin, Segment, Trajectory
@@ -171,7 +172,8 @@ def test_every_loss_is_finite_and_heard(store: RecordingStore, recording: AudioR
     losses = []
     for ref in (recording, other, recording):
         made = [to_trajectory(sample, family, dialect_named("inline"), ref) for sample in samples(3)]
-        batch = collate(*made, pad=family.pad_id, listen=Listener(family, store))
+        features = FrozenFeatures(family, store, 1 << 24).get
+        batch = collate(*made, pad=family.pad_id, listen=Listener(family, store, features))
         with torch.no_grad():
             losses.append(family.model(**batch).loss.item())
     hearing.remove()

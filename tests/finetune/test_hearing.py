@@ -20,6 +20,7 @@ from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.data.trajectories import to_trajectory
 from echo_agent.finetune.hearing import Heard, Hearing, Listener
 from echo_agent.finetune.policy import mark_trainable
+from echo_agent.frozen_features import FrozenFeatures
 from echo_agent.recording import AudioRef, Recording
 from echo_agent.stores import RecordingStore
 from echo_agent.trajectory import Trajectory
@@ -35,6 +36,12 @@ DECISIVE = 0.01
 """Log-probabilities that differ by so much are others; equal ones differ by less than 1e-4."""
 
 
+def listener(world: World, files: FeatureFiles | None = None, memory: int = 1 << 30) -> Listener:
+    """What a training hears by: crops are kept on disk too."""
+    kept = FrozenFeatures(world.family, world.store, memory, files, crops_on_disk=True)
+    return Listener(world.family, world.store, kept.get)
+
+
 @dataclass
 class World:
     """A tiny policy that hears, and what it hears."""
@@ -47,7 +54,7 @@ class World:
         self.rows = [self.trajectory(reasoning) for reasoning in REASONINGS]
         mark_trainable(self.family, train_encoder=False)
         self.hearing = Hearing(self.family)
-        self.listen = Listener(self.family, self.store)
+        self.listen = listener(self)
 
     def trajectory(self, reasoning: str) -> Trajectory:
         fields: Any = {"choices": ("a dog", "a cat"), "answer": "a dog", "duration": 5.0}
@@ -292,7 +299,7 @@ def same(first: Sequence[Heard], second: Sequence[Heard]) -> bool:
 
 def test_what_was_heard_is_kept_at_hand(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     refs = world.rows[2].audio
-    full, empty = Listener(world.family, world.store), Listener(world.family, world.store, memory=0)
+    full, empty = listener(world), listener(world, memory=0)
     first = full([*refs, refs[0]])
     assert [heard.ref for heard in first] == [*refs, refs[0]] and same(first[:1], first[3:])
     assert not same(first[1:2], [replace(first[2], ref=first[1].ref)])
@@ -307,24 +314,24 @@ def test_what_was_heard_is_kept_on_disk_for_the_next_run(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refs = world.rows[2].audio
-    first = Listener(world.family, world.store, FeatureFiles(tmp_path, world.family))(refs)
+    first = listener(world, FeatureFiles(tmp_path, world.family))(refs)
     monkeypatch.setattr(world.family, "encode", deaf)
-    again = Listener(world.family, world.store, FeatureFiles(tmp_path, world.family))
+    again = listener(world, FeatureFiles(tmp_path, world.family))
     assert same(again(refs), first)
     for path in tmp_path.rglob("*.safetensors"):
         path.unlink()
     assert same(again(refs), first)  # from memory by now
     with pytest.raises(AssertionError, match="nothing is to be encoded"):
-        Listener(world.family, world.store, FeatureFiles(tmp_path, world.family))(refs)
+        listener(world, FeatureFiles(tmp_path, world.family))(refs)
 
 
 def test_a_damaged_file_is_named(world: World, tmp_path: Path) -> None:
     files = FeatureFiles(tmp_path, world.family)
-    Listener(world.family, world.store, files)(world.rows[1].audio)
+    listener(world, files)(world.rows[1].audio)
     path = files.path(world.rows[1].audio[1])
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(DataError, match=f"{path} is damaged: remove it"):
-        Listener(world.family, world.store, files)(world.rows[1].audio)
+        listener(world, files)(world.rows[1].audio)
 
 
 def test_a_recording_that_is_gone_is_named(world: World) -> None:
@@ -337,9 +344,9 @@ def test_features_are_the_same_while_the_model_is_trained(trained: World) -> Non
     """echo-nano's branch has a dropout: what is kept for all of a training must not be drawn by it."""
     refs = trained.rows[2].audio
     model = trained.family.model
-    expected = Listener(trained.family, trained.store)(refs)
+    expected = listener(trained)(refs)
     model.train()
-    assert same(Listener(trained.family, trained.store)(refs), expected)
+    assert same(listener(trained)(refs), expected)
     assert all(module.training for module in model.modules())
     if trained.family.kind == "echo-nano":  # the twin: encoded in training, it is another each time
         crops = trained.crops(refs)
