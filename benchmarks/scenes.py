@@ -83,8 +83,6 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=400, help="scenes of the longer run")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # pandas, which pyarrow loads where it is installed, looks for a package `bottleneck`: not the benchmark beside this
-    sys.path = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
     with tempfile.TemporaryDirectory(prefix="echo-agent-scenes-") as name:
         folder = Path(name)
         bank = options.bank or make_bank(folder)

@@ -35,7 +35,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -44,10 +43,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-# TRL loads pandas, which looks for a package `bottleneck` and would find the script beside this one.
-if sys.path[0] == str(Path(__file__).parent):
-    sys.path.pop(0)
 
 import torch
 from accelerate import Accelerator

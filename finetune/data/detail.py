@@ -1,7 +1,7 @@
 """The gate's verdict: which families are about *detail*, from which length of a recording on.
 
 There a probe that is told where to look reads at least 25 points less from the first listen of echo-nano than from a
-closer one. Measured by ``benchmarks/bottleneck.py``; the table is frozen in ``benchmarks/results/bottleneck.json``.
+closer one. Measured by ``benchmarks/gate.py``; the table is frozen in ``benchmarks/results/gate.json``.
 """
 
 from __future__ import annotations

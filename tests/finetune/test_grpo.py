@@ -13,12 +13,13 @@ from echo_agent import EchoAgent
 from echo_agent.errors import DataError, PlaceholderError
 from echo_agent.families.loading import load_family
 from echo_agent.finetune import grpo, hearing
-from echo_agent.finetune.config import RLRecipe, parse_recipe
+from echo_agent.finetune.config import RLRecipe
 from echo_agent.finetune.hearing import Heard
 from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.watch import read_log
 from tests.finetune.small_dataset import saved
-from tests.finetune.test_sft import apart, weights
+from tests.finetune.training import apart, weights
+from tests.finetune.training import rl_recipe as recipe
 from tests.scripted import ASK_FOREVER, UNSURE, scripted_family
 from tests.tiny import KINDS
 
@@ -32,30 +33,6 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("policies")
     made = {kind: saved(scripted_family(UNSURE, kind), folder / kind) for kind in KINDS}
     return made | {"forever": saved(scripted_family(ASK_FOREVER, "echo-nano"), folder / "forever")}
-
-
-def recipe(name: str, **changes: Any) -> RLRecipe:
-    """One step of two questions with four rollouts each."""
-    values: dict[str, Any] = {
-        "stage": "rl",
-        "model": {"name": name, "device": "cpu", "dtype": "float32"},
-        "optimiser": {"steps": 1, "batch": 8, "rate": 1e-3, "schedule": "constant"},
-        "rollout": {
-            "questions": 2,
-            "group": 4,
-            "max_relistens": 2,
-            "max_new_tokens": 40,
-            "answer_tokens": 4,
-            "broken": "train",
-        },
-        "rewards": {"format": 0.2, "accuracy": 2.0, "overlap": 0.5, "price": 0.1},
-        "watch": {"log_every": 1, "save_every": 100},
-    }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
-    made = parse_recipe(values, "test")
-    assert isinstance(made, RLRecipe)
-    return made
 
 
 def run(made: RLRecipe, dataset: Path, out: Path) -> list[dict[str, float]]:

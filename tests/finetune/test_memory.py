@@ -13,8 +13,7 @@ from echo_agent.finetune import memory, sft
 from echo_agent.finetune.memory import bytes_to_train, check_memory
 from echo_agent.finetune.policy import mark_trainable
 from tests.finetune.small_dataset import saved
-from tests.finetune.test_grpo import recipe as rl_recipe
-from tests.finetune.test_sft import recipe as sft_recipe
+from tests.finetune.training import rl_recipe, sft_recipe
 from tests.tiny import tiny_family
 
 

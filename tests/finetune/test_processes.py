@@ -14,8 +14,8 @@ from echo_agent.finetune.config import RLRecipe, read_recipe, write_recipe
 from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.watch import read_log
 from tests.finetune.small_dataset import saved
-from tests.finetune.test_grpo import recipe
-from tests.finetune.test_sft import apart, killed_at, weights
+from tests.finetune.training import apart, killed_at, weights
+from tests.finetune.training import rl_recipe as recipe
 from tests.scripted import UNSURE, scripted_family
 
 pytestmark = pytest.mark.slow

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +11,18 @@ import torch
 from echo_agent import EchoAgent
 from echo_agent.errors import DataError, MissingExtraError
 from echo_agent.families.loading import load_family
-from echo_agent.finetune.config import SFTRecipe, parse_recipe
 from echo_agent.finetune.sft import train_sft
 from echo_agent.finetune.watch import read_log
 from tests.finetune.small_dataset import saved
+from tests.finetune.training import apart, killed_at, weights
+from tests.finetune.training import sft_recipe as recipe
 from tests.tiny import KINDS, tiny_family
-
-STEPS = 2
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("models")
     return {kind: saved(tiny_family(kind), folder / kind) for kind in KINDS}
-
-
-def recipe(name: str, **changes: Any) -> SFTRecipe:
-    """Two steps of four on the CPU."""
-    values: dict[str, Any] = {
-        "stage": "sft",
-        "model": {"name": name, "device": "cpu", "dtype": "float32"},
-        "optimiser": {"steps": STEPS, "batch": 4, "rate": 1e-3, "schedule": "constant"},
-        "watch": {"log_every": 1, "save_every": 100},
-    }
-    for key, value in changes.items():
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-    made = parse_recipe(values, "test")
-    assert isinstance(made, SFTRecipe)
-    return made
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_family(str(folder), "cpu").model.state_dict()
-
-
-def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max((one[name] - other[name]).abs().max().item() for name in one if one[name].is_floating_point())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,20 +102,6 @@ def test_a_folder_is_gone_on_with_by_the_same_recipe_only(
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file"):
         train_sft(made, dataset, tmp_path / "file")
-
-
-def killed_at(folder: Path, step: int, command: Sequence[str]) -> None:
-    """Run a training in a process of its own and kill it once the checkpoint of a step is whole."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "echo_agent.cli", *command], env=environment)
-    done = folder / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json"
-    deadline = time.monotonic() + 240
-    while not done.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert done.exists(), "it never came to that step"
-    assert not (folder / "run.json").exists(), "it ended before it was killed"
 
 
 @pytest.mark.slow
