@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,6 +40,8 @@ CLOSE = (" So: {answer}.", " Hence {answer}.", " The answer is {answer}.", " Tha
 
 LONG = 150.0
 """Seconds from which on a place is first heard in a wider stretch."""
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""Strokes, counted aloud."""
 MARGIN = 0.5
 """Seconds before and after what is heard again, at least."""
 
@@ -85,17 +88,35 @@ def terse(draft: Draft, record: Record, rng: np.random.Generator, *, listens: bo
         second = math.floor(event.onset)
         named = compared or any(re.search(rf"\b{re.escape(event.label)}\b", s) for s in draft.slots.values())
         text = f"{event.label} {second}" if named else f"{second} {event.label}"
+        if draft.kind == "duration/pause":
+            text += f" {math.floor(event.offset)}"
+        heard = _spelled(draft, event) or look.heard
         if look.event in again:
             text += f".{f' {second}.'.join(_CALLS.format_call(*span) for span in spans(event, record, rng))}"
-            text += f" {look.heard or event.label}"
-        elif look.heard:
-            text += f" {look.heard}"
+            text += f" {heard or event.label}"
+        elif heard:
+            text += f" {heard}"
         steps.append((event.label if named else "", text))
     if compared:
         steps.sort(key=lambda step: (draft.choices or ()).index(step[0]))
     elif not any(look.heard for look in draft.looks):
         steps.sort(key=lambda step: not step[0])
     return ", ".join(text for _, text in steps) + "."
+
+
+def _spelled(draft: Draft, event: Event) -> str:
+    """What is in an event in single steps, so that it is read and not guessed.
+
+    Strokes are counted aloud, a melody is told from note to note, and of all sounds whose loudness is compared it is
+    said how loud they are.
+    """
+    if draft.kind in ("count/hits", "compare/hits") and event.hits <= len(NUMBERS):
+        return " ".join(NUMBERS[: event.hits])
+    if draft.kind in ("melody/course", "instrument/plays"):
+        return " ".join("up" if b > a else "down" for a, b in pairwise(event.pitches))
+    if draft.kind == "loudness/loudest":
+        return "loud" if event.label == draft.answer else "soft"
+    return ""
 
 
 def _compared(draft: Draft, record: Record) -> bool:

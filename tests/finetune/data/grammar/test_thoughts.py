@@ -20,11 +20,15 @@ EVENTS = (
     Event(label="drum", kind="sound", onset=3.2, offset=4.1),
     Event(label="voice", onset=12.0, offset=14.2, kind="digits", content=("four", "seven", "one")),
     Event(label="bell", kind="sound", onset=20.9, offset=23.0),
+    Event(label="saw", kind="burst", onset=25.1, offset=27.2, hits=3),
+    Event(label="flute", kind="notes", onset=30.0, offset=32.0, pitches=(60, 62, 67, 64)),
 )
 
 
 def written(draft: Draft, *, listens: bool = False, duration: float = 40.0) -> str:
-    about = Record(id="r", audio="r.wav", duration=duration, labels=("drum", "bell", "dog"), events=EVENTS)
+    about = Record(
+        id="r", audio="r.wav", duration=duration, labels=("drum", "bell", "dog", "saw"), events=EVENTS
+    )
     return terse(draft, about, np.random.default_rng(0), listens=listens)
 
 
@@ -56,6 +60,17 @@ def test_in_a_long_recording_a_wide_stretch_is_heard_first() -> None:
     assert text == f"drum 3.<seg>{wide[0]:.0f}, {wide[1]:.0f}</seg> 3.<seg>2, 5</seg> drum."
 
 
+def test_what_is_read_is_written_in_single_steps() -> None:
+    counted = draft("count/hits", (Look(3, "3 hits"),), slots={"a": "saw"})
+    assert written(counted, listens=True) == "saw 25.<seg>24, 28</seg> one two three."
+    tune = draft("melody/course", (Look(4, "a tune that goes up and then down"),), slots={"a": "flute"})
+    assert written(tune) == "flute 30 up up down."
+    loud = draft("loudness/loudest", (Look(0), Look(2)), choices=("bell", "drum"), answer="drum")
+    assert written(loud) == "bell 20 soft, drum 3 loud."
+    pause = draft("duration/pause", (Look(0), Look(3)), slots={"a": "drum", "b": "saw"})
+    assert written(pause) == "drum 3 4, saw 25 27."
+
+
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
     return list(compose([record(n) for n in range(300)], GrammarSettings(seed=3, reasoning="terse")))
@@ -73,8 +88,11 @@ def test_the_solver_needs_no_sentences_and_calls_hold_what_must_be_heard(samples
 
 
 def test_every_second_is_one_of_the_events(samples: list[Sample]) -> None:
-    """Whatever is asked, what is written as a place is where something begins."""
-    onsets = {r.id: {str(math.floor(e.onset)) for e in r.events} for r in map(record, range(300))}
+    """Whatever is asked, what is written as a place is where something begins, or ends."""
+    onsets = {
+        r.id: {str(math.floor(time)) for e in r.events for time in (e.onset, e.offset)}
+        for r in map(record, range(300))
+    }
     for sample in samples:
         if sample.listens or not sample.reasoning:
             continue
