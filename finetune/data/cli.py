@@ -207,6 +207,7 @@ def bench(
     scenes: Annotated[int, typer.Option(min=1, help="Scenes of the training set.")] = 6000,
     seed: Seed = 0,
     reasoning: Style = "sentences",
+    asked: Annotated[int, typer.Option(min=1, help="Most questions per recording of the training set.")] = 8,
     workers: Workers = 2,
 ) -> None:
     """Build EchoBench: train, validation and the tests core, unseen and long; ends with a folder for `load_dataset`."""
@@ -227,6 +228,7 @@ def bench(
             scenes=scenes,
             seed=seed,
             reasoning=reasoning,
+            asked=asked,
             workers=workers,
             command=_command(),
             report=_tell,

@@ -88,6 +88,7 @@ def build_bench(
     scenes: int = TRAIN_SCENES,
     seed: int = 0,
     reasoning: ReasoningStyle = "sentences",
+    asked: int = 8,
     workers: int = 1,
     command: str,
     progress: Callable[[str], Progress] | None = None,
@@ -101,6 +102,7 @@ def build_bench(
         scenes: Scenes of the training set; the other sets are always whole.
         seed: Of every random choice.
         reasoning: How the reasoning of train and validation is put; the tests are the same whatever it is.
+        asked: Most questions per recording of train; of every recording at least five eighths of that are tried for.
         workers: Processes that mix.
         command: What the card says that it was built with.
         progress: Gives, for the name of a stage, who is told how far it is.
@@ -131,6 +133,8 @@ def build_bench(
         wording = "test" if which.split == "test" else "train"
         style: ReasoningStyle = "sentences" if which.split == "test" else reasoning
         grammar = GrammarSettings(seed=1000 * seed + number, wording=wording, reasoning=style)
+        if which.name == "train":
+            grammar = grammar.model_copy(update={"most": asked, "fewest": max(1, 5 * asked // 8)})
         questions = QuestionSet(which.name, mixed, grammar, which.questions)
         splits[which.name] = questions_of(out, questions, report)
         if which.questions and len(splits[which.name]) < which.questions:

@@ -7,6 +7,7 @@ question, reads no audio and needs no network. Everything follows from the setti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal
 
@@ -80,7 +81,8 @@ def compose(
         scope = Scope(record, rng, balance, settings.open_share, about)
         wanted = int(rng.integers(settings.fewest, max(settings.fewest, settings.most) + 1))
         asked: set[str] = set()
-        for family in balance_order(balance, tuple(kinds), rng):
+        rounds = math.ceil(wanted / len(kinds))
+        for family in (f for _ in range(rounds) for f in balance_order(balance, tuple(kinds), rng)):
             if len(asked) >= wanted or (most is not None and count >= most):
                 break
             draft = _draft(scope, family, kinds[family])

@@ -101,7 +101,17 @@ def terse(draft: Draft, record: Record, rng: np.random.Generator, *, listens: bo
         steps.sort(key=lambda step: (draft.choices or ()).index(step[0]))
     elif not any(look.heard for look in draft.looks):
         steps.sort(key=lambda step: not step[0])
-    return ", ".join(text for _, text in steps) + "."
+    leaders = _leaders(draft, record, [label for label, _ in steps])
+    return ", ".join(text + leader for (_, text), leader in zip(steps, leaders, strict=True)) + "."
+
+
+def _leaders(draft: Draft, record: Record, labels: Sequence[str]) -> list[str]:
+    """What stands behind each of the sounds of which the earliest or latest is wanted: which of those so far it is."""
+    if draft.kind not in ("order/earliest", "order/latest"):
+        return [""] * len(labels)
+    onsets = {record.events[look.event].label: record.events[look.event].onset for look in draft.looks}
+    best = min if draft.kind == "order/earliest" else max
+    return ["", *(f" {best(labels[:n], key=onsets.__getitem__)}" for n in range(2, len(labels) + 1))]
 
 
 def _spelled(draft: Draft, event: Event) -> str:

@@ -49,8 +49,13 @@ def test_what_is_named_stands_before_its_second_and_what_is_found_behind_it() ->
 def test_choices_that_are_compared_are_looked_for_one_after_the_other() -> None:
     which = draft("presence/which", (Look(2),), choices=("dog", "bell"), absent=("dog",))
     assert written(which) == "dog none, bell 20."
-    first = draft("order/earliest", (Look(0), Look(2)), choices=("bell", "drum"))
-    assert written(first, listens=True) == "bell 20.<seg>20, 24</seg> bell, drum 3.<seg>2, 5</seg> drum."
+    both = draft("order/first", (Look(0), Look(2)), choices=("bell", "drum"))
+    assert written(both, listens=True) == "bell 20.<seg>20, 24</seg> bell, drum 3.<seg>2, 5</seg> drum."
+    three = (Look(0), Look(2), Look(3))
+    first = draft("order/earliest", three, choices=("bell", "drum", "saw"))
+    assert written(first) == "bell 20, drum 3 drum, saw 25 drum."
+    last = draft("order/latest", three, choices=("bell", "drum", "saw"))
+    assert written(last) == "bell 20, drum 3 bell, saw 25 saw."
 
 
 def test_in_a_long_recording_a_wide_stretch_is_heard_first() -> None:
