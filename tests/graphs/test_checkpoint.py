@@ -162,16 +162,24 @@ async def test_the_async_saver_does_the_same(setup, tmp_path, policy):
 
 KILLED = textwrap.dedent(
     """
-    import os, signal, sys
+    import os, signal, sys, time
     import soundfile
     from langgraph.checkpoint.sqlite import SqliteSaver
     from echo_agent.chat import ChatLALM
     from echo_agent.engine import TorchEngine
+    from echo_agent.engine.batch import LiveBatch
     from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
     from echo_agent.recording import Recording
     from echo_agent.stores import RecordingStore
     from tests.scripted import UNSURE, scripted_family
 
+    decode = LiveBatch.step
+
+    def slowly(batch):  # on a busy machine the run would be over before its events are read
+        time.sleep(0.05)
+        return decode(batch)
+
+    LiveBatch.step = slowly
     database, wav = sys.argv[1:]
     store = RecordingStore()
     ref = store.add(Recording.open(wav))
