@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_agent.errors import DataError, ModelError
+from echo_agent.finetune.command import given_command
 from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, write_recipe
 from echo_agent.finetune.data.echobench import versions_of
 from echo_agent.finetune.memory import WAY_OUT
@@ -151,10 +151,9 @@ class RunFolder:
             return
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
         save_policy(family, model, self.model, weights)
-        given = (Path(word).name if "/" in word else word for word in sys.argv[1:])
         record = {
             "recipe": recipe.model_dump(mode="json"),
-            "command": " ".join(["echo-agent", *given]),
+            "command": given_command(),
             "versions": versions_of(PACKAGES),
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
             "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

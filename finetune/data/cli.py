@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from echo_agent.finetune.command import given_command
 
 app = typer.Typer(
     help="Make questions that need listening again: from own clips, annotated corpora, or free packages.",
@@ -173,7 +173,7 @@ def build(
         embed=embed,
         seed=seed,
         workers=workers,
-        command=_command(),
+        command=given_command(),
     )
     with _progress() as progress:
         made = make(source, out, options, report=_tell, progress=progress)
@@ -230,17 +230,11 @@ def bench(
             reasoning=reasoning,
             asked=asked,
             workers=workers,
-            command=_command(),
+            command=given_command(),
             report=_tell,
             progress=progress,
         )
     typer.echo(made)
-
-
-def _command() -> str:
-    """The command as it was given, with the paths' last parts only: where it ran is nobody's business."""
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-    return shlex.join(["echo-agent", *words])
 
 
 def _tell(text: str) -> None:

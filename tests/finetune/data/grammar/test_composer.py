@@ -185,6 +185,13 @@ def test_a_recording_is_never_asked_the_same_twice(samples: list[Sample]) -> Non
     assert len({(s.record, s.question) for s in samples}) == len(samples) == len({s.id for s in samples})
 
 
+def test_a_recording_may_be_asked_more_than_there_are_families(records: list[Record]) -> None:
+    many = list(compose(records[:40], GrammarSettings(fewest=32, most=32)))
+    counts = Counter(sample.record for sample in many)
+    assert max(counts.values()) > len(FAMILIES)
+    assert len({(s.record, s.question) for s in many}) == len(many)
+
+
 def test_open_questions_are_asked_and_take_numerals(samples: list[Sample]) -> None:
     opened = [sample for sample in samples if sample.choices is None]
     assert {s.family for s in opened} == {"digit", "digit_sequence", "word", "count"}
