@@ -77,8 +77,7 @@ class FrozenFeatures:
         """Features by ``ref.key()``, or why there are none for that reference."""
         found: dict[str, Features | Exception] = {}
         crops: dict[str, tuple[AudioRef, np.ndarray]] = {}
-        for ref in {ref.key(): ref for ref in refs}.values():
-            key = ref.key()
+        for key, ref in {ref.key(): ref for ref in refs}.items():
             features = self.kept.get(key)
             if features is not None:
                 found[key] = features

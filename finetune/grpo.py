@@ -144,9 +144,8 @@ class ListeningGRPOTrainer(GRPOTrainer):
         entropies: list[Tensor] = []
         for first in range(0, len(input_ids), size):
             rows = slice(first, first + size)
-            audio = self._heard(
-                self._audio[rows]
-            )  # encoded, if it has to be, as the engine does: without autocast
+            # Encoded, if it has to be, as the engine does: without autocast.
+            audio = self._heard(self._audio[rows])
             with self.accelerator.autocast():
                 outputs = model(
                     input_ids=input_ids[rows],

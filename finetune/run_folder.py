@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_agent.errors import DataError, ModelError
-from echo_agent.finetune.command import given_command
 from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, write_recipe
-from echo_agent.finetune.data.echobench import versions_of
 from echo_agent.finetune.memory import WAY_OUT
 from echo_agent.finetune.policy import save_policy
+from echo_agent.finetune.provenance import given_command, versions_of
 from echo_agent.finetune.watch import last_row
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from echo_agent.finetune.command import given_command
+from echo_agent.finetune.provenance import given_command
 
 app = typer.Typer(
     help="Make questions that need listening again: from own clips, annotated corpora, or free packages.",

@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from echo_agent.finetune.data.question_sets import QuestionSet, finish, question
 from echo_agent.finetune.data.records import Record, Sample, Split
 from echo_agent.finetune.data.scene_files import mix_scenes
 from echo_agent.finetune.data.stages import Progress, read_rows
+from echo_agent.finetune.provenance import versions_of
 
 TRAIN_SCENES = 6000
 PATTERNS = 0.4
@@ -194,17 +194,6 @@ def _hashes(out: Path, records: Sequence[Record], samples: Sequence[Sample]) -> 
         "questions_sha256": _hash(sample.model_dump_json() for sample in samples),
         "audio_sha256": _hash(hashlib.sha256((out / r.audio).read_bytes()).hexdigest() for r in used),
     }
-
-
-def versions_of(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those packages that are installed."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _hash(texts: Any) -> str:

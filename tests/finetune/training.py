@@ -22,22 +22,20 @@ STEPS = 2
 
 def sft_recipe(name: str, **changes: Any) -> SFTRecipe:
     """Two steps of four on the CPU."""
-    values: dict[str, Any] = {
+    values = {
         "stage": "sft",
         "model": {"name": name, "device": "cpu", "dtype": "float32"},
         "optimiser": {"steps": STEPS, "batch": 4, "rate": 1e-3, "schedule": "constant"},
         "watch": {"log_every": 1, "save_every": 100},
     }
-    for key, value in changes.items():
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-    made = parse_recipe(values, "test")
+    made = parse_recipe(_changed(values, changes), "test")
     assert isinstance(made, SFTRecipe)
     return made
 
 
 def rl_recipe(name: str, **changes: Any) -> RLRecipe:
     """One step of two questions with four rollouts each."""
-    values: dict[str, Any] = {
+    values = {
         "stage": "rl",
         "model": {"name": name, "device": "cpu", "dtype": "float32"},
         "optimiser": {"steps": 1, "batch": 8, "rate": 1e-3, "schedule": "constant"},
@@ -52,11 +50,18 @@ def rl_recipe(name: str, **changes: Any) -> RLRecipe:
         "rewards": {"format": 0.2, "accuracy": 2.0, "overlap": 0.5, "price": 0.1},
         "watch": {"log_every": 1, "save_every": 100},
     }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
-    made = parse_recipe(values, "test")
+    made = parse_recipe(_changed(values, changes), "test")
     assert isinstance(made, RLRecipe)
     return made
+
+
+def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The values with some changed; within a part, those that are not named stay."""
+    parts = {
+        key: {**values.get(key, {}), **value} if isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
+    return values | parts
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from echo_agent.dialects import InlineDialect
 from echo_agent.finetune.data.grammar.draft import Draft, Look
+from echo_agent.finetune.data.questions import DIGITS
 from echo_agent.finetune.data.records import Event, Record
 
 FOUND = (
@@ -40,7 +41,7 @@ CLOSE = (" So: {answer}.", " Hence {answer}.", " The answer is {answer}.", " Tha
 
 LONG = 150.0
 """Seconds from which on a place is first heard in a wider stretch."""
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NUMBERS = DIGITS[1:]
 """Strokes, counted aloud."""
 MARGIN = 0.5
 """Seconds before and after what is heard again, at least."""
@@ -68,10 +69,9 @@ def reasoning(draft: Draft, record: Record, rng: np.random.Generator, *, listens
     again = _again(draft) if listens else set()
     for look in draft.looks:
         event = record.events[look.event]
-        what = "voice" if event.label == "voice" else event.label
-        text = _said(rng, FOUND, what=what, t=f"{math.floor(event.onset)}")
+        text = _said(rng, FOUND, what=event.label, t=f"{math.floor(event.onset)}")
         if look.event in again:
-            text += _calls(look, event, record, rng, what)
+            text += _calls(look, event, record, rng)
         elif look.heard:
             text += f": {look.heard}"
         sentences.append(text + ".")
@@ -142,7 +142,7 @@ def _again(draft: Draft) -> set[int]:
     return telling or (set(draft.gold) & looked) or looked
 
 
-def _calls(look: Look, event: Event, record: Record, rng: np.random.Generator, what: str) -> str:
+def _calls(look: Look, event: Event, record: Record, rng: np.random.Generator) -> str:
     """One call or two, and what is heard."""
     *wide, near = spans(event, record, rng)
     text = ""
@@ -154,7 +154,7 @@ def _calls(look: Look, event: Event, record: Record, rng: np.random.Generator, w
             + _said(rng, THEN, t=f"{math.floor(event.onset)}")
         )
     text += ("" if wide else _said(rng, CALL)) + " " + _CALLS.format_call(*near)
-    return text + (_said(rng, HEARD, heard=look.heard) if look.heard else _said(rng, AGAIN, what=what))
+    return text + (_said(rng, HEARD, heard=look.heard) if look.heard else _said(rng, AGAIN, what=event.label))
 
 
 def _said(rng: np.random.Generator, lines: Sequence[str], **slots: str) -> str:

@@ -1,9 +1,11 @@
-"""The command that something was made by, for cards and records."""
+"""What something was made by, for cards and records: the command, and the versions of packages."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 
@@ -16,3 +18,14 @@ def _word(word: str) -> str:
     """A word of the command; of ``key=path/to/value`` the key stays."""
     key, equals, value = word.rpartition("=")
     return f"{key}{equals}{Path(value).name}" if "/" in value else word
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from echo_agent.finetune.command import given_command
+from echo_agent.finetune.provenance import given_command
 
 
 def test_paths_are_shortened_and_keys_stay(monkeypatch: pytest.MonkeyPatch) -> None:
