@@ -1,29 +1,42 @@
-"""What listening again is worth: scores of several policies on one test, compared question by question.
+"""What listening again is worth: several policies on the same tests, compared question by question.
 
-    python benchmarks/evidence.py TEST.jsonl NAME=results.jsonl NAME=results.jsonl ... [--picture accuracy.png]
+    python benchmarks/evidence.py RUNS DATASET [--out evidence.json] [--picture accuracy.png]
 
-Results are what ``echo-agent eval --out`` writes. Files of one name are seeds of one policy: their scores are averaged,
-and differences are taken within questions. For each policy and control: percent right, by difficulty, family and length
-of the recording; share that listened, seconds heard again, overlap with the gold spans, audio tokens. For each pair of
-policies, and of *on* with the other controls: the difference in points with its interval (95 %, bootstrap over
-questions, paired). Prints one JSON object.
+RUNS holds a folder for each run of ``echo-agent finetune``, called by its policy and, where there are several, a seed:
+``a0``, ``b0``, ``b1``. In it stand the results of ``echo-agent eval DATASET/core.jsonl --out RUNS/b0/core.jsonl``, and
+of the other tests of DATASET alike. Seeds of one policy are averaged, and differences are taken within questions.
+
+For each policy and control: percent right, by difficulty, family and length of the recording; share that listened,
+seconds heard again, overlap with the gold spans, audio tokens. For each pair of policies, and of *on* with the other
+controls: the difference in points with its interval (95 %, bootstrap over questions, paired), in all and in parts. A
+policy that was asked fewer questions than another is compared with it on those.
+
+Prints tables in markdown; ``--out`` writes every figure, with the records of the runs and of the data.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from echo_agent.errors import EchoAgentError
 from echo_agent.evaluation import Results
 from echo_agent.rows import Row, read_rows
 from echo_agent.scores import Outcome, overlap, paired_difference, wilson
 
 LENGTHS = ((0, 30), (30, 60), (60, 90), (90, 150), (150, 10_000))
 """Seconds of recording that are reported together."""
+CEILING = 60.0
+"""Seconds of the longest recordings that the costliest policy (d) was trained on."""
+TESTS = ("core", "unseen", "long")
+CONTROLS = ("on", "off", "wrong-crop", "silence")
 
+Outcomes = dict[str, dict[str, list[Outcome]]]
+"""Policy -> control -> outcomes of all its seeds."""
 Scores = dict[str, dict[str, float]]
 """Control -> id of a question -> share of the seeds in which it was right."""
 
@@ -85,28 +98,35 @@ def describe(rows: Mapping[str, Row], outcomes: Sequence[Outcome]) -> dict[str, 
     }
 
 
-def differences(found: Mapping[str, Scores], rows: Mapping[str, Row]) -> dict[str, Any]:
+def parts_of(rows: Mapping[str, Row]) -> dict[str, set[str]]:
+    """Ids of the questions in which two policies are compared: all, those about detail, and both by length."""
+    names = sorted({length(row) for row in rows.values()}, key=lambda name: int(re.findall(r"\d+", name)[0]))
+    parts = {"all": set(rows)}
+    parts |= {name: {id for id, row in rows.items() if length(row) == name} for name in names}
+    parts[f"up to {CEILING:.0f} s"] = {id for id, row in rows.items() if (row.duration or 0.0) <= CEILING}
+    detail = {id for id, row in rows.items() if row.difficulty == "detail"}
+    named = {"detail" if name == "all" else f"detail, {name}": ids & detail for name, ids in parts.items()}
+    return parts | named
+
+
+def differences(found: Mapping[str, Scores], parts: Mapping[str, set[str]]) -> dict[str, Any]:
     """Differences in points between policies (*on*), and between *on* and the controls of each."""
     pairs = [
-        (f"{one} - {other}", found[one]["on"], found[other]["on"])
+        (f"{one} over {other}", found[one]["on"], found[other]["on"])
         for one in found
         for other in found
-        if one > other
+        if one != other
     ]
     pairs += [
-        (f"{name}: on - {control}", scores["on"], scores[control])
+        (f"{name}, on over {control}", scores["on"], scores[control])
         for name, scores in found.items()
         for control in scores
         if control != "on"
     ]
-    kinds = {"all": lambda _: True, "detail": lambda id: rows[id].difficulty == "detail"}
     return {
         title: {
-            kind: paired_difference(
-                {id: share for id, share in one.items() if wanted(id)},
-                {id: share for id, share in other.items() if wanted(id)},
-            )
-            for kind, wanted in kinds.items()
+            part: paired_difference({id: share for id, share in one.items() if id in ids}, other)
+            for part, ids in parts.items()
         }
         for title, one, other in pairs
     }
@@ -136,33 +156,150 @@ def draw(path: Path, described: Mapping[str, Mapping[str, Any]]) -> None:
     figure.savefig(path, dpi=110)
 
 
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def right(found: Mapping[str, Any] | None) -> str:
+    """Percent right, as it stands in a table."""
+    return f"{found['right']:.1f}" if found else ""
+
+
+def both(described: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Percent right of all and of those about detail."""
+    return right(described), right(described["difficulty"].get("detail")) if described else ""
+
+
+def interval(found: Mapping[str, float] | None) -> str:
+    """A difference with its interval."""
+    return f"{found['points']} ({found['low']} to {found['high']})" if found else ""
+
+
+def tables(tests: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the page about the evidence shows."""
+    first, *_ = tests
+    scores = tests[first]["scores"]
+    lengths = list(next(iter(scores.values()))["on"]["length"])
+    by_test, by_length, by_control = [], [], []
+    for name, controls in scores.items():
+        on = controls["on"]
+        cells = [tests[test]["scores"].get(name, {}).get("on") for test in tests]
+        by_test.append([name, *(text for cell in cells for text in both(cell))])
+        heard = [f"{on['audio_tokens']:.0f}", "", "", "", ""]
+        if on["listened"] > 0.01:
+            heard[1:] = [
+                f"{100 * on['listened']:.0f} %",
+                f"{100 * on['listened_under_30_s']:.0f} %",
+                f"{on['seconds_heard']:.1f}",
+                f"{on['gold_iou']:.2f}",
+            ]
+        by_length.append([name, *(right(on["length"].get(span)) for span in lengths), *heard])
+        if len(controls) > 1:
+            given = [controls.get(control) for control in CONTROLS]
+            for part, cells in zip(("all", "detail"), zip(*map(both, given), strict=True), strict=True):
+                by_control.append([f"{name}, {part}", *cells])
+    compared = tests[first]["differences"]
+    parts = [part for part in next(iter(compared.values())) if part.startswith("detail")]
+    pairs = [[title, *(interval(found[part]) for part in parts)] for title, found in compared.items()]
+    wide = ["", *(f"{test}, {part}" for test in tests for part in ("all", "detail"))]
+    others = [
+        [
+            title,
+            *(
+                interval(tests[test]["differences"][title][part])
+                for test in tests
+                for part in ("all", "detail")
+            ),
+        ]
+        for title in compared
+        if all(title in tests[test]["differences"] for test in tests)
+    ]
+    return "\n\n".join(
+        (
+            table(["", *(text for test in tests for text in (test, "its detail"))], by_test),
+            table(
+                ["", *lengths, "audio tokens", "listened", "below 30 s", "seconds heard again", "overlap"],
+                by_length,
+            ),
+            table(
+                [f"up to {CEILING:.0f} s", "right", "detail", "audio tokens"],
+                [
+                    [name, *both(on), f"{on['audio_tokens']:.0f}"]
+                    for name, on in tests[first]["short"].items()
+                ],
+            ),
+            table(["", *CONTROLS], by_control),
+            table(["", *parts], pairs),
+            table(wide, others),
+        )
+    )
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def read_outcomes(runs: Path, test: str, rows: Mapping[str, Row]) -> Outcomes:
+    """What the runs' policies answered to a test."""
+    found: Outcomes = {}
+    for path in sorted(runs.glob(f"*/{test}.jsonl")):
+        kept = Results(path)
+        for outcome in kept.outcomes.values():
+            if outcome.id in rows:
+                by_control = found.setdefault(path.parent.name.rstrip("0123456789"), {})
+                by_control.setdefault(outcome.control, []).append(outcome)
+        kept.close()
+    return found
+
+
+def compare(rows: Mapping[str, Row], outcomes: Outcomes) -> dict[str, Any]:
+    """Every figure of one test."""
+    scores: dict[str, Scores] = {
+        n: {c: shares(found) for c, found in by.items()} for n, by in outcomes.items()
+    }
+    short = {id: row for id, row in rows.items() if (row.duration or 0.0) <= CEILING}
+    heard = {n: [outcome for outcome in by["on"] if outcome.id in short] for n, by in outcomes.items()}
+    return {
+        "scores": {n: {c: describe(rows, found) for c, found in by.items()} for n, by in outcomes.items()},
+        "short": {n: describe(short, found) for n, found in heard.items() if found},
+        "differences": differences(scores, parts_of(rows)),
+    }
+
+
 def main() -> None:
     """Read, compare, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("test", type=Path, help="the questions")
-    parser.add_argument("results", nargs="+", metavar="NAME=FILE", help="results of a policy")
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of runs with their results")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="EchoBench")
+    parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--picture", type=Path, help="PNG to draw")
     arguments = parser.parse_args()
-    rows = {row.id: row for row in read_rows(arguments.test)}
-    outcomes: dict[str, dict[str, list[Outcome]]] = {}
-    for text in arguments.results:
-        name, equals, path = text.partition("=")
-        if not equals or not Path(path).is_file():
-            parser.error(f"{text}: NAME=FILE of results is expected")
-        kept = Results(path)
-        for outcome in kept.outcomes.values():
-            if outcome.id in rows:
-                outcomes.setdefault(name, {}).setdefault(outcome.control, []).append(outcome)
-        kept.close()
-    described = {n: {c: describe(rows, found) for c, found in by.items()} for n, by in outcomes.items()}
-    scores: dict[str, Scores] = {
-        n: {c: shares(found) for c, found in by.items()} for n, by in outcomes.items()
-    }
-    print(json.dumps({"scores": described, "differences": differences(scores, rows)}))
+    runs: Path = arguments.runs
+    tests: dict[str, Any] = {}
+    for test in TESTS:
+        try:
+            rows = {row.id: row for row in read_rows(arguments.dataset / f"{test}.jsonl")}
+            outcomes = read_outcomes(runs, test, rows)
+        except EchoAgentError as error:
+            parser.error(str(error))
+        if outcomes:
+            tests[test] = compare(rows, outcomes)
+    if not tests:
+        parser.error(f"{runs}: no folder in it has results ({', '.join(f'{test}.jsonl' for test in TESTS)})")
+    print(tables(tests))
+    if arguments.out:
+        records = {path.parent.name: json.loads(path.read_text()) for path in sorted(runs.glob("*/run.json"))}
+        data = json.loads((arguments.dataset / "lock.json").read_text())["sets"]["train"]
+        text = json.dumps({"training_set": data, "runs": records, "tests": tests}, indent=1)
+        arguments.out.write_text(text + "\n", encoding="utf-8")
     if arguments.picture:
-        draw(arguments.picture, described)
+        draw(arguments.picture, tests[next(iter(tests))]["scores"])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,6 +33,7 @@ from echo_agent.engine import TorchEngine
 from echo_agent.errors import QuestionError
 from echo_agent.families.base import weights_hash
 from echo_agent.families.loading import EMBEDDED, load_family
+from echo_agent.feature_files import FeatureFiles
 from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
 from echo_agent.graphs.calls import MARGIN
 from echo_agent.graphs.state import Control
@@ -74,6 +76,7 @@ class EchoAgent:
         *,
         dialect: str | None = None,
         checkpoints: str | os.PathLike[str] | None = None,
+        features: str | os.PathLike[str] | None = None,
         load_seconds: float = 0.0,
         **engine: Any,
     ) -> None:
@@ -84,12 +87,15 @@ class EchoAgent:
             dialect: ``inline`` or ``turns``; the family's own by default.
             checkpoints: SQLite file that threads are kept in; ``threads.sqlite`` in ``$ECHO_AGENT_HOME`` or in
                 ``~/.echo-agent`` by default. It is made when the first thread is named.
+            features: Folder in which what the encoder makes of whole recordings is kept, for whatever asks about the
+                same recordings later with the same encoder; nowhere by default.
             load_seconds: How long loading the model took, for the results.
             **engine: Settings of :class:`~echo_agent.engine.TorchEngine`.
         """
         self.family = family
         self.recordings = RecordingStore()
-        self.engine = TorchEngine(family, self.recordings, **engine)
+        files = FeatureFiles(Path(features), family) if features is not None else None
+        self.engine = TorchEngine(family, self.recordings, files=files, **engine)
         self.model = ChatLALM(self.engine, dialect=dialect)
         self.threads = Threads(checkpoints)
         self._load_seconds = load_seconds

@@ -29,8 +29,16 @@ class FeatureFiles:
     """A folder of features; see the module."""
 
     def __init__(self, folder: Path, family: Family) -> None:
-        """Keep the features of ``family``'s frozen modules below ``folder``."""
+        """Keep the features of ``family``'s frozen modules below ``folder``, which is made.
+
+        Raises:
+            DataError: It cannot be made.
+        """
         self.folder = folder / family.encoder_fingerprint()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def path(self, ref: AudioRef) -> Path:
         """Where the features of a listen are kept."""
@@ -77,6 +85,10 @@ class FeatureFiles:
         except OSError as error:
             with suppress(OSError):  # where the folder is none, there is nothing to remove either
                 partial.unlink(missing_ok=True)
-            raise DataError(
-                f"features cannot be kept in {self.folder}: {error.strerror}; free some space, or name another folder"
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> DataError:
+        why = error.strerror or error
+        return DataError(
+            f"features cannot be kept in {self.folder}: {why}; free some space, or name another folder"
+        )

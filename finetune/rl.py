@@ -19,20 +19,19 @@ from transformers import TrainerCallback
 from echo_agent.chat import ChatLALM
 from echo_agent.engine import TorchEngine
 from echo_agent.errors import DataError
-from echo_agent.feature_files import FeatureFiles
 from echo_agent.finetune.config import RLRecipe
-from echo_agent.finetune.examples import Report, choose_samples, nobody, open_recordings
+from echo_agent.finetune.examples import Report
+from echo_agent.finetune.groundwork import Groundwork
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
 from echo_agent.finetune.hearing import Listener
-from echo_agent.finetune.memory import check_memory, free_bytes
-from echo_agent.finetune.policy import adapter_config, load_policy
+from echo_agent.finetune.memory import free_bytes
+from echo_agent.finetune.policy import adapter_config
 from echo_agent.finetune.rewards import REWARDS, Judged, total
 from echo_agent.finetune.rollouts import Rollout, Rollouts, Task
 from echo_agent.finetune.run_folder import RunFolder
-from echo_agent.finetune.trainer_settings import join_processes, trainer_settings
+from echo_agent.finetune.trainer_settings import trainer_settings
 from echo_agent.finetune.watch import CollapseStop, Journal
 from echo_agent.recording import AudioRef
-from echo_agent.stores import RecordingStore
 
 if TYPE_CHECKING:
     from echo_agent.finetune.data.records import Sample
@@ -59,38 +58,23 @@ def train_rl(
     """
     from datasets import Dataset
 
-    state, device = join_processes(recipe)
-    if not state.is_main_process:
-        report = nobody
-    processes = state.num_processes
-    if recipe.processes != processes:
-        raise DataError(
-            f"the recipe is for {recipe.processes} processes (rollout.questions x rollout.group over optimiser.batch x "
-            f"optimiser.accumulation x rollout.updates), but there are {processes}: change one of these, or start with "
-            f"`accelerate launch --num_processes {recipe.processes}`"
-        )
-    folder = RunFolder(out)
-    checkpoint = folder.begin(recipe, dataset)
-    family, dialect = load_policy(recipe.model, recipe.lora, device)
-    check_memory(family, recipe)
-    store = RecordingStore()
-    limit = recipe.data.limit
-    samples = choose_samples(
-        dataset, recipe.data.train, recipe.data, seed=recipe.seed, reasoned=False, limit=limit
-    )
-    samples, recordings = open_recordings(dataset, samples, family, store, report)
+    ground = Groundwork.lay(recipe, dataset, out, report)
+    family, store, folder, report = ground.family, ground.store, ground.folder, ground.report
+    samples, recordings = ground.samples(recipe.data.train, reasoned=False)
     if len(samples) < recipe.rollout.questions:
         raise DataError(
             f"{dataset}: {recipe.data.train!r} has {len(samples)} samples, and rollout.questions is "
             f"{recipe.rollout.questions}"
         )
     report(f"{recipe.data.train}: {len(samples)} questions on {len(recordings)} recordings")
-    files = FeatureFiles(features or dataset / "features", family) if family.is_frozen else None
     free = free_bytes(family.device) if family.device.type == "cuda" else None
     room = {} if free is None else {"kv_bytes": free // 8, "live_bytes": free // 4}
-    with TorchEngine(family, store, files=files, **room) as engine:
+    with TorchEngine(family, store, files=ground.files(features), **room) as engine:
         rollouts = Rollouts(
-            ChatLALM(engine, dialect=dialect), store, recipe.rollout, bool(recipe.rewards.counterfactual)
+            ChatLALM(engine, dialect=ground.dialect),
+            store,
+            recipe.rollout,
+            bool(recipe.rewards.counterfactual),
         )
         journal, collapse = Journal(out, recipe.optimiser.steps, report), CollapseStop(recipe.collapse)
         trainer = ListeningGRPOTrainer(
@@ -119,7 +103,7 @@ def train_rl(
                 recipe,
                 family,
                 trainer,
-                checkpoint,
+                ground.checkpoint,
                 lambda: {
                     "questions": len(samples),
                     "rollouts": trainer.state.global_step // recipe.rollout.updates * made,

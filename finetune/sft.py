@@ -15,24 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echo_agent.feature_files import FeatureFiles
 from echo_agent.finetune.collate import Collator, Example
 from echo_agent.finetune.config import SFTRecipe
-from echo_agent.finetune.examples import (
-    Report,
-    choose_samples,
-    make_examples,
-    nobody,
-    open_recordings,
-)
+from echo_agent.finetune.examples import Report, make_examples
+from echo_agent.finetune.groundwork import Groundwork
 from echo_agent.finetune.hearing import Hearing, Listener
-from echo_agent.finetune.memory import check_memory
-from echo_agent.finetune.policy import adapter_config, load_policy
-from echo_agent.finetune.run_folder import RunFolder
-from echo_agent.finetune.trainer_settings import join_processes, trainer_settings
+from echo_agent.finetune.policy import adapter_config
+from echo_agent.finetune.trainer_settings import trainer_settings
 from echo_agent.finetune.watch import Journal
 from echo_agent.frozen_features import FrozenFeatures
-from echo_agent.stores import RecordingStore
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,24 +50,15 @@ def train_sft(
     """
     from trl import SFTConfig, SFTTrainer
 
-    state, device = join_processes(recipe)
-    if not state.is_main_process:
-        report = nobody
-    folder = RunFolder(out)
-    checkpoint = folder.begin(recipe, dataset)
-    family, dialect = load_policy(recipe.model, recipe.lora, device)
-    check_memory(family, recipe)
-    store = RecordingStore()
+    ground = Groundwork.lay(recipe, dataset, out, report)
+    family, store, folder, report = ground.family, ground.store, ground.folder, ground.report
     splits: dict[str, list[Example]] = {}
     watch = recipe.data.validation if recipe.watch.validate_every else ""
     for split in filter(None, (recipe.data.train, watch)):
-        limit = recipe.data.limit if split == recipe.data.train else None
-        samples = choose_samples(dataset, split, recipe.data, seed=recipe.seed, reasoned=True, limit=limit)
-        samples, recordings = open_recordings(dataset, samples, family, store, report)
-        splits[split] = make_examples(samples, recordings, family, dialect, recipe.listens, report)
+        samples, recordings = ground.samples(split, reasoned=True)
+        splits[split] = make_examples(samples, recordings, family, ground.dialect, recipe.listens, report)
         report(f"{split}: {len(splits[split])} trajectories on {len(recordings)} recordings")
-    files = FeatureFiles(features or dataset / "features", family) if family.is_frozen else None
-    heard = FrozenFeatures(family, store, FEATURE_BYTES, files, crops_on_disk=True)
+    heard = FrozenFeatures(family, store, FEATURE_BYTES, ground.files(features), crops_on_disk=True)
     examples = [example for split in splits.values() for example in split]
     trained, watched = splits[recipe.data.train], splits.get(watch, [])
     hearing = Hearing(family)
@@ -102,7 +84,7 @@ def train_sft(
     sequences = recipe.optimiser.steps * recipe.optimiser.batch * recipe.optimiser.accumulation
     facts = {"trajectories": len(trained), "sequences": sequences * trainer.args.world_size}
     try:
-        folder.train(recipe, family, trainer, checkpoint, lambda: facts)
+        folder.train(recipe, family, trainer, ground.checkpoint, lambda: facts)
     finally:
         hearing.remove()
     return folder.model

@@ -26,8 +26,20 @@ def join_processes(recipe: SFTRecipe | RLRecipe) -> tuple[PartialState, str]:
 
     Raises:
         ModelError: The device does not exist.
-        DataError: Several GPUs are visible to one process, or a recipe names one of several.
+        DataError: Several GPUs are visible to one process, a recipe names one of several, or one of RL is for another
+            number of processes.
     """
+    state, device = _joined(recipe)
+    if isinstance(recipe, RLRecipe) and recipe.processes != state.num_processes:
+        raise DataError(
+            f"the recipe is for {recipe.processes} processes (rollout.questions x rollout.group over optimiser.batch x "
+            f"optimiser.accumulation x rollout.updates), but there are {state.num_processes}: change one of these, or "
+            f"start with `accelerate launch --num_processes {recipe.processes}`"
+        )
+    return state, device
+
+
+def _joined(recipe: SFTRecipe | RLRecipe) -> tuple[PartialState, str]:
     import torch
     from accelerate import PartialState
 

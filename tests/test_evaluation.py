@@ -218,6 +218,20 @@ def test_eval(file: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     assert out.read_bytes() == before
 
 
+def test_eval_keeps_what_it_encoded_for_the_next_model(
+    file: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    arguments = ["eval", str(file), "--model", str(model), "--json"]
+    assert main(arguments) == main([*arguments, "--features", str(kept)]) == 0
+    files = {path: path.stat().st_mtime_ns for path in kept.rglob("*.safetensors")}
+    assert len(files) == len({row["audio"] for row in lines(file)})
+    assert main([*arguments, "--features", str(kept)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*.safetensors")} == files
+    printed = capfd.readouterr()
+    assert printed.err == "" and len(set(printed.out.splitlines())) == 1
+
+
 def test_eval_of_bad_rows(file: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     good = file.read_text(encoding="utf-8").splitlines()[0].replace("a.wav", str(file.parent / "a.wav"))
     path = tmp_path / "rows.jsonl"
@@ -243,6 +257,7 @@ def test_eval_of_bad_rows(file: Path, model: Path, tmp_path: Path, capfd: pytest
         (["FILE", "--controls", "on,loud"], "--controls"),
         (["FILE", "--out", "none/out.jsonl"], "cannot write results"),
         (["FILE", "--out", "FILE"], "not a line of results"),
+        (["FILE", "--features", "FILE"], "features cannot be kept in"),
         (["FILE", "--batch", "0"], "--batch"),
         (["FILE", "--model", "echo-nanoo"], "did you mean echo-nano"),
     ],

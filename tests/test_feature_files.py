@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -215,11 +216,22 @@ def test_a_file_that_is_not_whole_yet_is_not_read(
     assert equal(files.get(whole), VALUES)
 
 
-@pytest.mark.parametrize("place", ["folder", "folder/fingerprint", "folder/fingerprint/digits"])
-def test_a_folder_that_is_none_is_named(nano: Family, whole: AudioRef, tmp_path: Path, place: str) -> None:
-    files = FeatureFiles(tmp_path / "features", nano)
-    file = [files.folder.parent, files.folder, files.path(whole).parent][place.count("/")]
-    file.parent.mkdir(parents=True, exist_ok=True)
+def test_a_folder_that_is_none_is_named(nano: Family, whole: AudioRef, tmp_path: Path) -> None:
+    named = FeatureFiles(tmp_path / "features", nano).folder
+    for file in (named.parent, named):
+        shutil.rmtree(named.parent)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("a file")
+        with pytest.raises(DataError, match=f"cannot be kept in {named}: .*; free some space, or name"):
+            FeatureFiles(named.parent, nano)
+        assert file.read_text() == "a file"
+        file.unlink()
+        FeatureFiles(named.parent, nano)
+
+
+def test_a_folder_that_has_become_a_file_is_named(nano: Family, whole: AudioRef, tmp_path: Path) -> None:
+    files = FeatureFiles(tmp_path, nano)
+    file = files.path(whole).parent
     file.write_text("a file")
     with pytest.raises(DataError, match=f"cannot be kept in {files.folder}: .*; free some space, or name"):
         files.put(whole, VALUES)
@@ -342,8 +354,10 @@ def test_what_is_wrong_with_a_listen_is_raised(
 def test_a_full_disk_ends_the_runs_with_its_reason_and_not_the_engine(
     nano: Family, store: RecordingStore, whole: AudioRef, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("a file")
-    with TorchEngine(nano, store, files=FeatureFiles(tmp_path / "file", nano)) as engine:
+    files = FeatureFiles(tmp_path, nano)
+    files.folder.rmdir()
+    files.folder.write_text("a file")
+    with TorchEngine(nano, store, files=files) as engine:
         with pytest.raises(DataError, match="features cannot be kept in"):
             ask(engine, [whole])
         assert ask(engine, [whole.span(0.0, 1.0)]).ids

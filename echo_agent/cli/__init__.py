@@ -137,6 +137,10 @@ def _evaluate(
         str | None,
         typer.Option(metavar="RESULTS.jsonl", help="Write each result as it comes; run again to go on."),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Keep encoded recordings here, for other models and later runs."),
+    ] = None,
 ) -> None:
     """Ask every question of a file, and score the answers."""
     from echo_agent.cli.evaluate import run
@@ -154,6 +158,7 @@ def _evaluate(
         limit=limit,
         as_json=json,
         out=out,
+        features=features,
     )
 
 

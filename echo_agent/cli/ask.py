@@ -118,7 +118,7 @@ def check_output(option: str, path: str | None) -> None:
         raise DataError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def load_agent(model: str, device: str, console: Console) -> EchoAgent:
+def load_agent(model: str, device: str, console: Console, features: str | None = None) -> EchoAgent:
     """Load a model, with a word about it in a terminal; the bars of downloads are all that else is shown."""
     remote = model != EMBEDDED and not Path(model).is_dir()
     if console.is_terminal and remote:
@@ -132,7 +132,7 @@ def load_agent(model: str, device: str, console: Console) -> EchoAgent:
         (enable_progress_bars if console.is_terminal else disable_progress_bars)()
         from echo_agent.agent import EchoAgent
 
-        return EchoAgent.from_pretrained(model, device=device)
+        return EchoAgent.from_pretrained(model, device=device, features=features)
 
 
 def traced(

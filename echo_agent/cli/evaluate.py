@@ -32,6 +32,7 @@ def run(
     limit: int | None,
     as_json: bool,
     out: str | None,
+    features: str | None,
 ) -> None:
     """Evaluate, print the scores; exit code 2 where rows could not be run."""
     wanted = parse_controls(controls)
@@ -39,7 +40,7 @@ def run(
     results = Results(out)
     try:
         with (
-            load_agent(model, device, Console(stderr=True, highlight=False, markup=False)) as agent,
+            load_agent(model, device, Console(stderr=True, highlight=False, markup=False), features) as agent,
             _progress(len(rows) * len(wanted)) as advance,
         ):
             failures = asyncio.run(

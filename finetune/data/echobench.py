@@ -132,7 +132,9 @@ def build_bench(
         mixed = [Record.model_validate(row) for row in read_rows(path)]
         wording = "test" if which.split == "test" else "train"
         style: ReasoningStyle = "sentences" if which.split == "test" else reasoning
-        grammar = GrammarSettings(seed=1000 * seed + number, wording=wording, reasoning=style)
+        grammar = GrammarSettings(
+            seed=1000 * seed + number, wording=wording, reasoning=style, voices=which.split != "test"
+        )
         if which.name == "train":
             grammar = grammar.model_copy(update={"most": asked, "fewest": max(1, 5 * asked // 8)})
         questions = QuestionSet(which.name, mixed, grammar, which.questions)

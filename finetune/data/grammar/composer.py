@@ -51,6 +51,8 @@ class GrammarSettings(BaseModel):
     """Share of questions that the first listen may suffice for whose reasoning listens again all the same."""
     rl_share: Share = 0.3
     """Share of training questions that are left to reinforcement learning, and come without reasoning."""
+    voices: bool = False
+    """Whether "voice" may be the answer to what is next to a sound or between two, whoever speaks."""
     families: tuple[str, ...] = FAMILIES
     """Which families are asked."""
 
@@ -78,7 +80,7 @@ def compose(
     count = 0
     for record in records:
         rng = np.random.default_rng([settings.seed, *record.id.encode()])
-        scope = Scope(record, rng, balance, settings.open_share, about)
+        scope = Scope(record, rng, balance, settings.open_share, about, settings.voices)
         wanted = int(rng.integers(settings.fewest, max(settings.fewest, settings.most) + 1))
         asked: set[str] = set()
         rounds = math.ceil(wanted / len(kinds))

@@ -26,6 +26,9 @@ KIN = (
 )  # fmt: skip
 """Labels that one sound may well go by: where one is heard, it is not asked whether the other is missing."""
 
+VOICE = "voice"
+"""Label of whatever is spoken."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -118,6 +121,8 @@ class Scope:
     """Share of questions without choices, in the families that allow it."""
     about: About = About()
     """What the set that the recording belongs to can say."""
+    voices: bool = False
+    """Whether a voice, whoever's, may be the answer to what is next to a sound or between two."""
     events: tuple[Event, ...] = field(init=False)
     once: list[int] = field(init=False)
     """Sounds whose label occurs once, voices apart."""
@@ -132,7 +137,17 @@ class Scope:
 
     def is_sound(self, i: int) -> bool:
         """Whether event ``i`` is no spoken phrase, chord or beat."""
-        return self.events[i].kind in ("sound", "burst", "notes") and self.events[i].label != "voice"
+        return self.events[i].kind in ("sound", "burst", "notes") and self.events[i].label != VOICE
+
+    def found(self, i: int) -> bool:
+        """Whether event ``i`` may be found by its place: a sound that occurs once, or a voice where wanted."""
+        return i in self.once or (self.voices and self.label(i) == VOICE)
+
+    def elsewhere(self, near: Sequence[int]) -> list[str]:
+        """Labels of all that may be found by its place and is not one of the events ``near``."""
+        return list(
+            dict.fromkeys(self.label(i) for i in range(len(self.events)) if i not in near and self.found(i))
+        )
 
     def label(self, i: int) -> str:
         """Label of event ``i``."""
@@ -187,7 +202,7 @@ class Scope:
         if not self.record.complete:
             return []
         heard = {event.label for event in self.events}
-        labels = set(self.record.labels) - {"voice"}
+        labels = set(self.record.labels) - {VOICE}
         return sorted(label for label in labels if not any(akin(label, other) for other in heard))
 
     def distinct(self, labels: Sequence[str], taken: Sequence[str], size: int) -> list[str]:

@@ -72,13 +72,14 @@ def _beside(scope: Scope, kind: str, step: int) -> Draft | None:
     anchors = {
         i + step: i
         for i in scope.once
-        if i + step in scope.once and scope.follows(min(i, i + step), max(i, i + step))
+        if 0 <= i + step < len(scope.events)
+        and scope.found(i + step)
+        and scope.follows(min(i, i + step), max(i, i + step))
     }
     for label in scope.balance.due(kind, [scope.label(j) for j in anchors], scope.rng):
         answer = next(j for j in anchors if scope.label(j) == label)
         anchor = anchors[answer]
-        pool = [scope.label(i) for i in scope.once if i not in (answer, anchor)]
-        wrong = scope.among(kind, label, pool, [scope.label(anchor)])
+        wrong = scope.among(kind, label, scope.elsewhere((answer, anchor)), [scope.label(anchor)])
         if wrong:
             choices = scope.settle(kind, label, wrong)
             return Draft(
@@ -101,14 +102,17 @@ def between(scope: Scope) -> Draft | None:
     """``between/which``: the one sound between two others."""
     middles = [
         i
-        for i in scope.once
-        if {i - 1, i + 1} <= set(scope.once) and scope.follows(i - 1, i) and scope.follows(i, i + 1)
+        for i in range(len(scope.events))
+        if scope.found(i)
+        and {i - 1, i + 1} <= set(scope.once)
+        and scope.follows(i - 1, i)
+        and scope.follows(i, i + 1)
     ]
     kind = "between/which"
     for label in scope.balance.due(kind, [scope.label(i) for i in middles], scope.rng):
         i = next(i for i in middles if scope.label(i) == label)
         a, b = scope.label(i - 1), scope.label(i + 1)
-        wrong = scope.among(kind, label, [scope.label(j) for j in scope.once if abs(j - i) > 1], [a, b])
+        wrong = scope.among(kind, label, scope.elsewhere((i - 1, i, i + 1)), [a, b])
         if wrong:
             choices = scope.settle(kind, label, wrong)
             return Draft(kind, {"a": a, "b": b}, label, choices, (Look(i - 1), Look(i), Look(i + 1)), (i,))

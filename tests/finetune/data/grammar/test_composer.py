@@ -113,6 +113,19 @@ def _labels(samples: list[Sample]) -> set[str]:
     return set(record(0).labels)
 
 
+def test_a_voice_is_the_answer_only_where_it_may_be(records: list[Record], samples: list[Sample]) -> None:
+    by_id = {r.id: r for r in records}
+    asked = {"order/next", "order/previous", "between/which"}
+    voiced = list(compose(records, GrammarSettings(seed=3, voices=True)))
+    offered = [s for s in voiced if s.choices and "voice" in s.choices]
+    assert {kind_of(s) for s in offered} == asked
+    assert not any("voice" in (*(s.choices or ()), s.answer) for s in samples)
+    right = [s for s in offered if s.answer == "voice"]
+    assert {kind_of(s) for s in right} == asked
+    assert 0.15 < len(right) / len(offered) < 0.45  # right as often as any of four choices
+    assert [(s.question, found) for s in right if (found := faults(s, by_id[s.record]))] == []
+
+
 def test_reasoning_names_a_span_before_it_says_what_is_heard(
     records: list[Record], samples: list[Sample]
 ) -> None:
