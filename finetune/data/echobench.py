@@ -18,7 +18,7 @@ from typing import Any
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.card import About
-from echo_agent.finetune.data.grammar.composer import GrammarSettings, ReasoningStyle
+from echo_agent.finetune.data.grammar.composer import FAMILIES, TAUGHT, GrammarSettings, ReasoningStyle
 from echo_agent.finetune.data.mixing import SceneSettings
 from echo_agent.finetune.data.needs_audio import BlindPolicy, blind_accuracy, needs_audio
 from echo_agent.finetune.data.question_sets import QuestionSet, finish, questions_of
@@ -136,7 +136,13 @@ def build_bench(
             seed=1000 * seed + number, wording=wording, reasoning=style, voices=which.split != "test"
         )
         if which.name == "train":
-            grammar = grammar.model_copy(update={"most": asked, "fewest": max(1, 5 * asked // 8)})
+            grammar = grammar.model_copy(
+                update={
+                    "most": asked,
+                    "fewest": max(1, 5 * asked // 8),
+                    "families": (*FAMILIES, *TAUGHT),
+                }
+            )
         questions = QuestionSet(which.name, mixed, grammar, which.questions)
         splits[which.name] = questions_of(out, questions, report)
         if which.questions and len(splits[which.name]) < which.questions:

@@ -364,6 +364,12 @@ def _chord_next(facts: _Facts, slots: dict[str, str], choices: Sequence[str]) ->
     return _pick(after, choices, [after])
 
 
+def _all(facts: _Facts, slots: dict[str, str], choices: Sequence[str]) -> _Solved:
+    if not facts.record.complete:
+        raise _Doubt("not every event is marked")
+    return [", ".join(dict.fromkeys(event.label for event in facts.events))], facts.events
+
+
 _KINDS: dict[str, Callable[[_Facts, dict[str, str], Sequence[str]], _Solved]] = {
     "order/first": _first,
     "order/earliest": _ends(0),
@@ -383,6 +389,7 @@ _KINDS: dict[str, Callable[[_Facts, dict[str, str], Sequence[str]], _Solved]] = 
     "duration/longer": _versus(lambda _, e: e.offset - e.onset, lambda more, less: more > 1.3 * less),
     "loudness/louder": _versus(_level, lambda more, less: more - less > 5),
     "loudness/loudest": _loudest,
+    "list/all": _all,
     "word/nth": _nth("words"),
     "digit/nth": _nth("digits"),
     "digit_sequence/which": _sequence,

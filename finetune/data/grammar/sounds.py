@@ -22,6 +22,8 @@ PAUSES = (0.8, 12.0)
 """Shortest and longest pause that is asked about, s; wrong choices lie between them too, or none would believe them."""
 PAUSE_STEP = 1.8
 """Ratio of one length of a pause to the next among the choices."""
+LONGEST_LIST = 24
+"""Most events that are listed."""
 ASIDE = 4
 """Seconds by which the choices of a time differ."""
 
@@ -378,6 +380,14 @@ def pair(scope: Scope) -> Draft | None:
     )
 
 
+def everything(scope: Scope) -> Draft | None:
+    """``list/all``: all that is heard, in the order in which it begins."""
+    looks = tuple(Look(i) for i in range(len(scope.events)))
+    if not (scope.record.complete and 2 <= len(looks) <= LONGEST_LIST):
+        return None
+    return Draft("list/all", {}, ", ".join(dict.fromkeys(map(scope.label, range(len(looks))))), None, looks)
+
+
 MAKERS: dict[str, Maker] = {
     "order/first": first_of_two,
     "order/earliest": earliest,
@@ -397,6 +407,7 @@ MAKERS: dict[str, Maker] = {
     "duration/longer": longer,
     "loudness/louder": louder,
     "loudness/loudest": loudest,
+    "list/all": everything,
     "compare/hits": more_hits,
     "pattern/pair": pair,
 }

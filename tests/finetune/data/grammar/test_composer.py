@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,14 @@ import pytest
 from echo_agent.answers import match_choice
 from echo_agent.dialects import InlineDialect
 from echo_agent.finetune.data.detail import DETAIL_FROM, READ_AS
-from echo_agent.finetune.data.grammar.composer import FAMILIES, MAKERS, SHORT, GrammarSettings, compose
+from echo_agent.finetune.data.grammar.composer import (
+    FAMILIES,
+    MAKERS,
+    SHORT,
+    TAUGHT,
+    GrammarSettings,
+    compose,
+)
 from echo_agent.finetune.data.grammar.draft import KIN, akin
 from echo_agent.finetune.data.grammar.music import COURSES
 from echo_agent.finetune.data.grammar.phrasings import wordings
@@ -44,7 +52,7 @@ def test_every_kind_of_question_but_those_about_chords_is_asked_and_has_wordings
 ) -> None:
     assert set(wordings()) == set(MAKERS)
     assert {kind_of(sample) for sample in samples} == {
-        kind for kind in MAKERS if not kind.startswith("chord")
+        kind for kind in MAKERS if not kind.startswith(("chord", *TAUGHT))
     }
 
 
@@ -124,6 +132,23 @@ def test_a_voice_is_the_answer_only_where_it_may_be(records: list[Record], sampl
     assert {kind_of(s) for s in right} == asked
     assert 0.15 < len(right) / len(offered) < 0.45  # right as often as any of four choices
     assert [(s.question, found) for s in right if (found := faults(s, by_id[s.record]))] == []
+
+
+def test_a_list_of_all_sounds_is_asked_only_where_it_is_wanted(
+    records: list[Record], samples: list[Sample]
+) -> None:
+    by_id = {r.id: r for r in records}
+    assert not {s.family for s in samples} & set(TAUGHT)
+    settings = GrammarSettings(seed=3, families=(*FAMILIES, *TAUGHT), reasoning="terse")
+    lists = [s for s in compose(records, settings) if s.family == "list"]
+    assert len(lists) > 100 and not any(s.listens for s in lists)
+    for sample in lists:
+        events = by_id[sample.record].events
+        assert sample.right == (", ".join(dict.fromkeys(event.label for event in events)),)
+        if sample.reasoning:
+            told = ", ".join(f"{math.floor(event.onset)} {event.label}" for event in events)
+            assert sample.reasoning == f"{told}."
+        assert faults(sample, by_id[sample.record]) == []
 
 
 def test_reasoning_names_a_span_before_it_says_what_is_heard(
