@@ -132,28 +132,45 @@ def differences(found: Mapping[str, Scores], parts: Mapping[str, set[str]]) -> d
     }
 
 
-def draw(path: Path, described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Accuracy against audio tokens, with 95 % intervals: a point per policy, all questions and those about detail."""
+def draw(path: Path, test: Mapping[str, Any]) -> None:
+    """Accuracy against audio tokens, with 95 % intervals: a point per policy.
+
+    All questions, those about detail, and those on recordings that the costliest policy was asked about too.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    both = figure.subplots(1, 2, sharey=True)
-    for axes, title, part in ((both[0], "all questions", None), (both[1], "about detail", "detail")):
-        for name, controls in described.items():
-            on = controls["on"]
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    colours = {name: f"C{number}" for number, name in enumerate(test["scores"])}
+    whole = {name: test["scores"][name]["on"] for name in asked_all(test)}
+    panels = (
+        ("all questions", whole, None),
+        ("about detail", whole, "detail"),
+        (f"recordings of at most {CEILING:.0f} s", test["short"], None),
+    )
+    for axes, (title, described, part) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+        for name, on in described.items():
             found = on if part is None else on["difficulty"].get(part)
             if found is None:
                 continue
             low, high = wilson(round(found["right"] * found["questions"] / 100), found["questions"])
             error = [[found["right"] - 100 * low], [100 * high - found["right"]]]
-            axes.errorbar(on["audio_tokens"], found["right"], error, fmt="o", capsize=3)
-            axes.annotate(
-                name, (on["audio_tokens"], found["right"]), textcoords="offset points", xytext=(6, 5)
-            )
+            place = (on["audio_tokens"], found["right"])
+            axes.errorbar(*place, error, fmt="o", capsize=3, color=colours[name])
+            axes.annotate(name, place, textcoords="offset points", xytext=(6, 5))
         axes.set(title=title, xlabel="audio tokens per question")
         axes.grid(alpha=0.3)
-    both[0].set_ylabel("right (%)")
+        axes.margins(x=0.15)
+        if title == panels[0][0]:
+            axes.set_ylabel("right (%)")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
     figure.savefig(path, dpi=110)
+
+
+def asked_all(test: Mapping[str, Any]) -> list[str]:
+    """Policies that were asked every question of a test."""
+    asked = {name: by["on"]["questions"] for name, by in test["scores"].items()}
+    return [name for name, count in asked.items() if count == max(asked.values())]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -186,8 +203,8 @@ def tables(tests: Mapping[str, Mapping[str, Any]]) -> str:
     scores = tests[first]["scores"]
     lengths = list(next(iter(scores.values()))["on"]["length"])
     by_test, by_length, by_control = [], [], []
-    for name, controls in scores.items():
-        on = controls["on"]
+    for name in asked_all(tests[first]):
+        controls, on = scores[name], scores[name]["on"]
         cells = [tests[test]["scores"].get(name, {}).get("on") for test in tests]
         by_test.append([name, *(text for cell in cells for text in both(cell))])
         heard = [f"{on['audio_tokens']:.0f}", "", "", "", ""]
@@ -299,7 +316,7 @@ def main() -> None:
         text = json.dumps({"training_set": data, "runs": records, "tests": tests}, indent=1)
         arguments.out.write_text(text + "\n", encoding="utf-8")
     if arguments.picture:
-        draw(arguments.picture, tests[next(iter(tests))]["scores"])
+        draw(arguments.picture, tests[next(iter(tests))])
 
 
 if __name__ == "__main__":
