@@ -229,6 +229,8 @@ class LossPart(_Strict):
     """By what the advantage is divided: the deviation in the group, in the batch, or nothing."""
     entropy: NotNegative = 0.0
     """Bonus for entropy."""
+    rehearsal: NotNegative = 0.0
+    """Weight of the cross-entropy of reasoning from the training split, practised beside: one example per rollout."""
 
 
 class CollapsePart(_Strict):

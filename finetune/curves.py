@@ -81,6 +81,7 @@ RL = (
     _one("Groups whose rewards are all the same, %", "frac_reward_zero_std", "share"),
     _one("Entropy, nats per token", "entropy"),
     _one("KL from the first policy, nats per token", "kl"),
+    _one("Loss of the rehearsal, nats per token", "rehearsal"),
     Panel(
         "Log-probability gap of sampler and trainer, nats",
         (("sampling/logp_gap_mean", "mean", BLUE), ("sampling/logp_gap_max", "largest", RED)),

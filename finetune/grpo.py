@@ -2,8 +2,9 @@
 
 TRL's ``GRPOTrainer`` takes rollouts from a function, but has no way for audio to reach the loss. Four places are
 overridden, each as little as can be: where a batch of rollouts is made (references to what was heard are put beside the
-ids, per sample, so that shuffling and splitting carry them along), where the loss is computed (they are handed on),
-where log-probabilities are (they reach the model, which hears by :mod:`echo_agent.finetune.hearing`), and the log.
+ids, per sample, so that shuffling and splitting carry them along), where the loss is computed (they are handed on, and
+the loss of a :mod:`~echo_agent.finetune.rehearsal` is added), where log-probabilities are (they reach the model, which
+hears by :mod:`echo_agent.finetune.hearing`), and the log.
 
 *Token in, token out.* Ids are trained on as they were sampled, masked by origin. The denominator of the policy ratio is
 the log-probability that the engine recorded while sampling, so whatever the trainer's policy differs by from the one
@@ -24,6 +25,7 @@ from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 from echo_agent.finetune.collate import IGNORED
 from echo_agent.finetune.hearing import Heard, Hearing, Listen
+from echo_agent.finetune.rehearsal import Rehearsal
 from echo_agent.finetune.rewards import repeats
 from echo_agent.finetune.rollouts import Rollout
 from echo_agent.scores import overlap
@@ -51,6 +53,7 @@ class ListeningGRPOTrainer(GRPOTrainer):
         kl: float,
         mask_broken: bool,
         updates: int,
+        rehearsal: Rehearsal | None = None,
         **arguments: Any,
     ) -> None:
         """Wrap a policy.
@@ -62,13 +65,14 @@ class ListeningGRPOTrainer(GRPOTrainer):
             kl: Weight of the divergence from the policy as it is now; 0 keeps no copy.
             mask_broken: Leave rollouts that broke off out of the loss.
             updates: Optimiser steps per generation.
+            rehearsal: What is practised beside; nothing if None.
             **arguments: Of ``GRPOTrainer``; ``args.beta`` must be 0, since the copy is made here.
         """
         reference = copy.copy(family)
         if kl and arguments.get("peft_config") is None:
             reference.model = copy.deepcopy(family.model).requires_grad_(False).eval()
         self._family, self._roll, self._listen = family, roll, listen
-        self._mask_broken, self._updates = mask_broken, updates
+        self._mask_broken, self._updates, self._rehearsal = mask_broken, updates, rehearsal
         self._audio: list[Sequence[Any]] = []
         """References to what is heard in the rows that are being computed."""
         self._logps = torch.zeros(0)
@@ -113,6 +117,11 @@ class ListeningGRPOTrainer(GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         output["audio"] = self._audio
         output["old_per_token_logps"] = output["sampling_per_token_logps"]
+        if self._rehearsal:
+            first = self.accelerator.process_index * len(inputs)
+            output["practised"] = self._rehearsal.draw(
+                self.state.global_step, range(first, first + len(inputs))
+            )
         return output
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
@@ -123,7 +132,15 @@ class ListeningGRPOTrainer(GRPOTrainer):
             < self.args.gradient_accumulation_steps
         ):
             self._log_gap(inputs)
-        return loss
+        return loss + self._rehearse(model, inputs["practised"]) if self._rehearsal else loss
+
+    def _rehearse(self, model: Any, places: Sequence[int]) -> Tensor:
+        """This pass's share of the loss of the rehearsal, weighted."""
+        assert self._rehearsal is not None
+        with self.accelerator.autocast():
+            loss = self._rehearsal.loss(model, places)
+        self._metrics["train"]["rehearsal"].append(self.accelerator.reduce(loss.detach(), "mean").item())
+        return self._rehearsal.weight * loss / self.current_gradient_accumulation_steps
 
     def _get_per_token_logps_and_entropies(
         self,

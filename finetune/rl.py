@@ -20,12 +20,13 @@ from echo_agent.chat import ChatLALM
 from echo_agent.engine import TorchEngine
 from echo_agent.errors import DataError
 from echo_agent.finetune.config import RLRecipe
-from echo_agent.finetune.examples import Report
+from echo_agent.finetune.examples import Report, make_examples
 from echo_agent.finetune.groundwork import Groundwork
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
 from echo_agent.finetune.hearing import Listener
 from echo_agent.finetune.memory import free_bytes
 from echo_agent.finetune.policy import adapter_config
+from echo_agent.finetune.rehearsal import Rehearsal
 from echo_agent.finetune.rewards import REWARDS, Judged, total
 from echo_agent.finetune.rollouts import Rollout, Rollouts, Task
 from echo_agent.finetune.run_folder import RunFolder
@@ -76,13 +77,15 @@ def train_rl(
             recipe.rollout,
             bool(recipe.rewards.counterfactual),
         )
+        listen = Listener(family, store, engine.features)
         journal, collapse = Journal(out, recipe.optimiser.steps, report), CollapseStop(recipe.collapse)
         trainer = ListeningGRPOTrainer(
             family,
             roll=_roller(
                 engine, rollouts, {sample.id: sample for sample in samples}, recordings, recipe.seed
             ),
-            listen=Listener(family, store, engine.features),
+            listen=listen,
+            rehearsal=_rehearsal(ground, listen),
             kl=recipe.loss.kl,
             mask_broken=recipe.rollout.broken == "mask",
             updates=recipe.rollout.updates,
@@ -116,6 +119,18 @@ def train_rl(
     if collapse.reason:
         report(f"stopped: {collapse.reason}")
     return folder.model
+
+
+def _rehearsal(ground: Groundwork, listen: Listener) -> Rehearsal | None:
+    """What the recipe practises beside, if anything."""
+    recipe = ground.recipe
+    assert isinstance(recipe, RLRecipe)
+    if not recipe.loss.rehearsal:
+        return None
+    samples, recordings = ground.samples(recipe.data.train, reasoned=True)
+    examples = make_examples(samples, recordings, ground.family, ground.dialect, "heard", ground.report)
+    ground.report(f"practised beside: {len(examples)} trajectories")
+    return Rehearsal(examples, listen, ground.family.pad_id, weight=recipe.loss.rehearsal, seed=recipe.seed)
 
 
 def _settings(recipe: RLRecipe, folder: RunFolder, device: Any) -> Any:

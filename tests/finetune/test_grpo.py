@@ -118,18 +118,20 @@ def test_twin_with_positions_off_by_one_after_the_padding_is_apart(
 def test_batch_and_accumulation_give_the_same(
     dataset: Path, policies: dict[str, str], tmp_path: Path
 ) -> None:
-    """The rollouts are a function of the seed, so both are of the same ones."""
+    """The rollouts, and what is practised beside, are a function of the seed, so both are of the same ones."""
     found = {}
     for name, sizes in {
         "whole": {},
         "single": {"batch": 1, "accumulation": 8},
         "twin": {"rate": 2e-3},
     }.items():
-        log = run(recipe(policies["echo-nano"], optimiser=sizes), dataset, tmp_path / name)
+        made = recipe(policies["echo-nano"], optimiser=sizes, loss={"rehearsal": 0.5})
+        log = run(made, dataset, tmp_path / name)
         found[name] = log[0], weights(tmp_path / name / "model")
     whole, single = found["whole"][0], found["single"][0]
     assert whole["reward"] == single["reward"] and whole["num_tokens"] == single["num_tokens"]
     assert whole["loss"] == pytest.approx(single["loss"], abs=1e-5)
+    assert whole["rehearsal"] == pytest.approx(single["rehearsal"], abs=1e-5)
     assert whole["grad_norm"] == pytest.approx(single["grad_norm"], rel=1e-3)
     assert apart(found["whole"][1], found["single"][1]) < 1e-4
     assert apart(found["whole"][1], found["twin"][1]) > 5e-4

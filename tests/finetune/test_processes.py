@@ -40,9 +40,9 @@ def launched(made: RLRecipe, dataset: Path, out: Path, processes: int) -> None:
 
 def test_two_processes_give_what_one_gives(dataset: Path, policy: str, tmp_path: Path) -> None:
     """DDP on the CPU, rollouts of different lengths in each: the same rollouts, loss, and weights."""
-    one = recipe(policy, optimiser={"steps": 2, "batch": 4, "accumulation": 2})
+    one = recipe(policy, optimiser={"steps": 2, "batch": 4, "accumulation": 2}, loss={"rehearsal": 0.5})
     train_rl(one, dataset, tmp_path / "one", report=lambda _: None)
-    two = recipe(policy, optimiser={"steps": 2, "batch": 4})
+    two = recipe(policy, optimiser={"steps": 2, "batch": 4}, loss={"rehearsal": 0.5})
     assert (one.processes, two.processes) == (1, 2)
     launched(two, dataset, tmp_path / "two", 2)
     logs = [[row for row in read_log(tmp_path / name) if "reward" in row] for name in ("one", "two")]
@@ -50,6 +50,7 @@ def test_two_processes_give_what_one_gives(dataset: Path, policy: str, tmp_path:
         for key in ("reward", "rollout/right", "rollout/listened", "rollout/seconds_heard", "num_tokens"):
             assert double[key] == pytest.approx(single[key], rel=1e-6), key
         assert double["loss"] == pytest.approx(single["loss"], abs=1e-5)
+        assert double["rehearsal"] == pytest.approx(single["rehearsal"], abs=1e-5)
         assert double["sampling/logp_gap_max"] < 1e-4
     assert apart(weights(tmp_path / "one" / "model"), weights(tmp_path / "two" / "model")) < 1e-4
 
@@ -75,6 +76,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
         optimiser={"steps": 16, "batch": 4},
         rollout={"updates": 2},
         watch={"save_every": 2, "log_every": 2},
+        loss={"rehearsal": 0.5},
     )
     unbroken = train_rl(made, dataset, tmp_path / "unbroken", report=lambda _: None)
     write_recipe(made, tmp_path / "recipe.yaml")

@@ -1,0 +1,68 @@
+"""Rehearsal: what is practised beside RL is drawn alike by any number of processes, and is not forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from echo_agent.finetune.collate import IGNORED, Collator
+from echo_agent.finetune.config import DataPart, ModelPart
+from echo_agent.finetune.examples import choose_samples, make_examples, nobody, open_recordings
+from echo_agent.finetune.hearing import Hearing, Listener
+from echo_agent.finetune.policy import load_policy
+from echo_agent.finetune.rehearsal import Rehearsal
+from echo_agent.finetune.rl import train_rl
+from echo_agent.finetune.watch import read_log
+from echo_agent.frozen_features import FrozenFeatures
+from echo_agent.stores import RecordingStore
+from tests.finetune.small_dataset import saved
+from tests.finetune.training import rl_recipe
+from tests.scripted import UNSURE, scripted_family
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(scripted_family(UNSURE, "echo-nano"), tmp_path_factory.mktemp("policy") / "model")
+
+
+def test_draws_are_a_function_of_seed_step_and_row() -> None:
+    def draw(step: int, rows: range, seed: int = 0) -> list[int]:
+        return Rehearsal([None] * 1000, lambda _: [], 0, weight=1.0, seed=seed).draw(step, rows)  # type: ignore[list-item]
+
+    whole = draw(3, range(8))
+    assert draw(3, range(4)) + draw(3, range(4, 8)) == whole, "two processes draw what one does"
+    assert draw(4, range(8)) != whole and draw(3, range(8), seed=1) != whole
+    assert len(set(whole)) > 1 and all(0 <= place < 1000 for place in whole)
+
+
+def test_the_loss_is_the_mean_over_examples_of_what_the_policy_writes(policy: str, dataset: Path) -> None:
+    """Against the model's own loss, one example at a time; the calls' audio is heard."""
+    part = ModelPart(name=policy, device="cpu")
+    (family, dialect), store = load_policy(part, None), RecordingStore()
+    chosen = choose_samples(dataset, "train", DataPart(), seed=0, reasoned=True)
+    samples, recordings = open_recordings(dataset, chosen, family, store, nobody)
+    examples = make_examples(samples, recordings, family, dialect, "heard", nobody)
+    assert any(len(example.audio) > 1 for example in examples)
+    listen = Listener(family, store, FrozenFeatures(family, store, 1 << 20).get)
+    rehearsal = Rehearsal(examples, listen, family.pad_id, weight=1.0, seed=0)
+    hearing, collate = Hearing(family), Collator(examples, listen, family.pad_id)
+    places = list(range(min(4, len(examples))))
+    with torch.no_grad():
+        single = [family.model(**collate([{"example": place}])).loss for place in places]
+        found = rehearsal.loss(family.model, places)
+    hearing.remove()
+    assert len({int((collate([{"example": p}])["labels"] != IGNORED).sum()) for p in places}) > 1
+    assert found.item() == pytest.approx(torch.stack(single).mean().item(), rel=1e-5)
+
+
+def test_what_is_practised_gets_better_while_rl_goes_on(policy: str, dataset: Path, tmp_path: Path) -> None:
+    losses = {}
+    for weight in (1e-9, 10.0):
+        out = tmp_path / str(weight)
+        made = rl_recipe(policy, optimiser={"steps": 4}, loss={"rehearsal": weight})
+        train_rl(made, dataset, out, report=nobody)
+        losses[weight] = [row["rehearsal"] for row in read_log(out) if "reward" in row]
+    assert losses[10.0][0] == pytest.approx(losses[1e-9][0], rel=1e-5), "both begin alike"
+    assert losses[10.0][-1] < losses[1e-9][-1] - 0.1
