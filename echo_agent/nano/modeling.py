@@ -39,6 +39,7 @@ class NanoPreTrainedModel(PreTrainedModel):
     input_modalities = ("audio", "text")
     _supports_sdpa = True
     _supports_cache_class = True
+    supports_gradient_checkpointing = True
 
 
 class NanoModel(NanoPreTrainedModel):
