@@ -11,7 +11,8 @@ from echo_agent.errors import DataError
 from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.chat_models import load_chat_model
 from echo_agent.finetune.data.completions import Completions
-from echo_agent.finetune.data.grammar.composer import FAMILIES, GrammarSettings, ReasoningStyle
+from echo_agent.finetune.data.grammar import ReasoningStyle
+from echo_agent.finetune.data.grammar.composer import FAMILIES, GrammarSettings
 from echo_agent.finetune.data.mixing import SceneSettings
 from echo_agent.finetune.data.needs_audio import needs_audio
 from echo_agent.finetune.data.question_sets import QuestionSet, by_split, finish, questions_of, split_of

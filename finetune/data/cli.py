@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from echo_agent.finetune.data.grammar import ReasoningStyle
 from echo_agent.finetune.provenance import given_command
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ Out = Annotated[
     Path, typer.Argument(metavar="OUT", help="Folder to write to; one that was begun is gone on with.")
 ]
 Style = Annotated[
-    Literal["sentences", "terse"],
+    ReasoningStyle,
     typer.Option(
         "--reasoning",
         help="Reasoning in sentences, for models that know language; or terse, as echo-nano writes.",

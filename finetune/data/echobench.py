@@ -18,7 +18,8 @@ from typing import Any
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.card import About
-from echo_agent.finetune.data.grammar.composer import FAMILIES, TAUGHT, GrammarSettings, ReasoningStyle
+from echo_agent.finetune.data.grammar import ReasoningStyle
+from echo_agent.finetune.data.grammar.composer import FAMILIES, TAUGHT, GrammarSettings
 from echo_agent.finetune.data.mixing import SceneSettings
 from echo_agent.finetune.data.needs_audio import BlindPolicy, blind_accuracy, needs_audio
 from echo_agent.finetune.data.question_sets import QuestionSet, finish, questions_of

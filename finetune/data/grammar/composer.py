@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from echo_agent.answers import normalise
 from echo_agent.finetune.data.detail import difficulty
-from echo_agent.finetune.data.grammar import music, sounds, speech
+from echo_agent.finetune.data.grammar import ReasoningStyle, music, sounds, speech
 from echo_agent.finetune.data.grammar.balance import Balance
 from echo_agent.finetune.data.grammar.draft import About, Draft, Maker, Scope
 from echo_agent.finetune.data.grammar.phrasings import word
@@ -29,7 +29,6 @@ TAUGHT = ("list",)
 """Families that are worth teaching, but make poor tests: nobody agrees on what belongs into a list of all sounds."""
 FAMILIES = tuple(sorted({kind.partition("/")[0] for kind in MAKERS} - set(TAUGHT)))
 
-ReasoningStyle = Literal["sentences", "terse"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
