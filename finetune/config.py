@@ -230,7 +230,7 @@ class LossPart(_Strict):
     entropy: NotNegative = 0.0
     """Bonus for entropy."""
     rehearsal: NotNegative = 0.0
-    """Weight of the cross-entropy of reasoning from the training split, practised beside: one example per rollout."""
+    """Weight of the cross-entropy of reasoning from the training split, practised beside: an example per question."""
 
 
 class CollapsePart(_Strict):

@@ -134,11 +134,15 @@ class ListeningGRPOTrainer(GRPOTrainer):
             self._log_gap(inputs)
         return loss + self._rehearse(model, inputs["practised"]) if self._rehearsal else loss
 
-    def _rehearse(self, model: Any, places: Sequence[int]) -> Tensor:
-        """This pass's share of the loss of the rehearsal, weighted."""
+    def _rehearse(self, model: Any, places: Sequence[int | None]) -> Tensor:
+        """This pass's share of the loss of the rehearsal, weighted.
+
+        The model is taken out of its wrapper, whose forward pass would wait for those of all processes: not all have
+        examples in this pass. Gradients are gathered all the same, with those of the rollouts.
+        """
         assert self._rehearsal is not None
         with self.accelerator.autocast():
-            loss = self._rehearsal.loss(model, places)
+            loss = self._rehearsal.loss(self.accelerator.unwrap_model(model), places)
         self._metrics["train"]["rehearsal"].append(self.accelerator.reduce(loss.detach(), "mean").item())
         return self._rehearsal.weight * loss / self.current_gradient_accumulation_steps
 

@@ -4,12 +4,13 @@ Rewards for a few hundred questions teach a small policy where to listen, and we
 So the cross-entropy of reasoning from the training split can stand beside the loss of GRPO, as that of pretraining does
 in PPO-ptx (Ouyang et al., arXiv 2203.02155, section 3.5).
 
-Which examples a step practises is a function of the seed and the step, one for every rollout, so that batches and
-processes share them as they share the rollouts.
+One example is practised for every question. Which, is a function of the seed and the step; it goes along with the first
+rollout of its question, so that batches and processes share examples as they share rollouts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,14 @@ class Rehearsal:
     """Draws examples and computes their loss; see the module."""
 
     def __init__(
-        self, examples: Sequence[Example], listen: Listen, pad: int, *, weight: float, seed: int
+        self,
+        examples: Sequence[Example],
+        listen: Listen,
+        pad: int,
+        *,
+        group: int,
+        weight: float,
+        seed: int,
     ) -> None:
         """Practise ``examples``.
 
@@ -34,21 +42,32 @@ class Rehearsal:
             examples: Trajectories with reasoning.
             listen: Fetches what their listens are made of.
             pad: Fills the ids.
+            group: Rollouts per question.
             weight: Of this loss, where that of GRPO has 1.
             seed: Of the draws.
         """
         self._count, self._collate = len(examples), Collator(examples, listen, pad)
-        self.weight, self._seed = weight, seed
+        self._group, self.weight, self._seed = group, weight, seed
 
-    def draw(self, step: int, rows: range) -> list[int]:
-        """Places of the examples that stand beside the rollouts ``rows`` of an optimiser step."""
-        drawn = np.random.default_rng([self._seed, 17, step]).integers(self._count, size=rows.stop)
-        return drawn[rows.start :].tolist()
+    def draw(self, step: int, rows: range) -> list[int | None]:
+        """Places of the examples that go along with the rollouts ``rows`` of an optimiser step."""
+        size = math.ceil(rows.stop / self._group)
+        drawn = np.random.default_rng([self._seed, 17, step]).integers(self._count, size=size).tolist()
+        return [None if row % self._group else drawn[row // self._group] for row in rows]
 
-    def loss(self, model: Any, places: Sequence[int]) -> Tensor:
-        """Mean over examples of the mean cross-entropy, in nats, of what the policy writes in one."""
-        batch = self._collate([{"example": place} for place in places])
+    def loss(self, model: Any, places: Sequence[int | None]) -> Tensor:
+        """Cross-entropy, in nats, of what the policy writes in examples: means over tokens, averaged over questions.
+
+        Args:
+            model: What hears (:class:`~echo_agent.finetune.hearing.Hearing`).
+            places: Of rollouts, as they were drawn, in any order and part. The sum of examples is divided by the
+                questions that so many rollouts make, so that the mean over the parts of a step is that of the whole.
+        """
         device = next(model.parameters()).device
+        chosen = [{"example": place} for place in places if place is not None]
+        if not chosen:
+            return torch.zeros((), device=device)
+        batch = self._collate(chosen)
         labels = batch.pop("labels")[:, 1:].to(device)
         audio = batch.pop("audio")
         logits = model(**{name: value.to(device) for name, value in batch.items()}, audio=audio).logits
@@ -56,4 +75,4 @@ class Rehearsal:
             logits[:, :-1].float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
         )
         written = (labels != IGNORED).sum(1).clamp(min=1)
-        return torch.mean(losses.sum(1) / written)
+        return torch.sum(losses.sum(1) / written) * self._group / len(places)

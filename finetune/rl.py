@@ -130,7 +130,14 @@ def _rehearsal(ground: Groundwork, listen: Listener) -> Rehearsal | None:
     samples, recordings = ground.samples(recipe.data.train, reasoned=True)
     examples = make_examples(samples, recordings, ground.family, ground.dialect, "heard", ground.report)
     ground.report(f"practised beside: {len(examples)} trajectories")
-    return Rehearsal(examples, listen, ground.family.pad_id, weight=recipe.loss.rehearsal, seed=recipe.seed)
+    return Rehearsal(
+        examples,
+        listen,
+        ground.family.pad_id,
+        group=recipe.rollout.group,
+        weight=recipe.loss.rehearsal,
+        seed=recipe.seed,
+    )
 
 
 def _settings(recipe: RLRecipe, folder: RunFolder, device: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from echo_agent.finetune.collate import IGNORED, Collator
+from echo_agent.finetune.collate import IGNORED, Collator, Example
 from echo_agent.finetune.config import DataPart, ModelPart
 from echo_agent.finetune.examples import choose_samples, make_examples, nobody, open_recordings
 from echo_agent.finetune.hearing import Hearing, Listener
@@ -28,13 +28,16 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_draws_are_a_function_of_seed_step_and_row() -> None:
-    def draw(step: int, rows: range, seed: int = 0) -> list[int]:
-        return Rehearsal([None] * 1000, lambda _: [], 0, weight=1.0, seed=seed).draw(step, rows)  # type: ignore[list-item]
+    examples = [Example((), (), ())] * 1000
 
-    whole = draw(3, range(8))
-    assert draw(3, range(4)) + draw(3, range(4, 8)) == whole, "two processes draw what one does"
-    assert draw(4, range(8)) != whole and draw(3, range(8), seed=1) != whole
-    assert len(set(whole)) > 1 and all(0 <= place < 1000 for place in whole)
+    def draw(step: int, rows: range, seed: int = 0) -> list[int | None]:
+        return Rehearsal(examples, lambda _: [], 0, group=4, weight=1.0, seed=seed).draw(step, rows)
+
+    whole = draw(3, range(16))
+    assert draw(3, range(6)) + draw(3, range(6, 16)) == whole, "two processes draw what one does"
+    assert draw(4, range(16)) != whole and draw(3, range(16), seed=1) != whole
+    assert [row for row, place in enumerate(whole) if place is not None] == [0, 4, 8, 12]
+    assert len(set(whole)) > 2 and all(0 <= place < 1000 for place in whole if place is not None)
 
 
 def test_the_loss_is_the_mean_over_examples_of_what_the_policy_writes(policy: str, dataset: Path) -> None:
@@ -46,13 +49,17 @@ def test_the_loss_is_the_mean_over_examples_of_what_the_policy_writes(policy: st
     examples = make_examples(samples, recordings, family, dialect, "heard", nobody)
     assert any(len(example.audio) > 1 for example in examples)
     listen = Listener(family, store, FrozenFeatures(family, store, 1 << 20).get)
-    rehearsal = Rehearsal(examples, listen, family.pad_id, weight=1.0, seed=0)
+    rehearsal = Rehearsal(examples, listen, family.pad_id, group=3, weight=1.0, seed=0)
     hearing, collate = Hearing(family), Collator(examples, listen, family.pad_id)
     places = list(range(min(4, len(examples))))
     with torch.no_grad():
         single = [family.model(**collate([{"example": place}])).loss for place in places]
-        found = rehearsal.loss(family.model, places)
+        rollouts = [place for one in places for place in (one, None, None)]
+        found = rehearsal.loss(family.model, rollouts)
+        parts = [rehearsal.loss(family.model, rollouts[first : first + 2]) for first in range(0, 12, 2)]
     hearing.remove()
+    assert torch.stack(parts).mean().item() == pytest.approx(found.item(), rel=1e-5)
+    assert 0.0 in [part.item() for part in parts]
     assert len({int((collate([{"example": p}])["labels"] != IGNORED).sum()) for p in places}) > 1
     assert found.item() == pytest.approx(torch.stack(single).mean().item(), rel=1e-5)
 
