@@ -209,11 +209,12 @@ def tables(tests: Mapping[str, Mapping[str, Any]]) -> str:
         by_test.append([name, *(text for cell in cells for text in both(cell))])
         heard = [f"{on['audio_tokens']:.0f}", "", "", "", ""]
         if on["listened"] > 0.01:
+            short = on["listened_under_30_s"]
             heard[1:] = [
                 f"{100 * on['listened']:.0f} %",
-                f"{100 * on['listened_under_30_s']:.0f} %",
+                "" if short is None else f"{100 * short:.0f} %",
                 f"{on['seconds_heard']:.1f}",
-                f"{on['gold_iou']:.2f}",
+                "" if on["gold_iou"] is None else f"{on['gold_iou']:.2f}",
             ]
         by_length.append([name, *(right(on["length"].get(span)) for span in lengths), *heard])
         if len(controls) > 1:
@@ -221,7 +222,7 @@ def tables(tests: Mapping[str, Mapping[str, Any]]) -> str:
             for part, cells in zip(("all", "detail"), zip(*map(both, given), strict=True), strict=True):
                 by_control.append([f"{name}, {part}", *cells])
     compared = tests[first]["differences"]
-    parts = [part for part in next(iter(compared.values())) if part.startswith("detail")]
+    parts = [part for found in list(compared.values())[:1] for part in found if part.startswith("detail")]
     pairs = [[title, *(interval(found[part]) for part in parts)] for title, found in compared.items()]
     wide = ["", *(f"{test}, {part}" for test in tests for part in ("all", "detail"))]
     others = [
@@ -261,7 +262,7 @@ def tables(tests: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def read_outcomes(runs: Path, test: str, rows: Mapping[str, Row]) -> Outcomes:
-    """What the runs' policies answered to a test."""
+    """What the runs' policies answered to a test; those that were never asked it under *on* are left out."""
     found: Outcomes = {}
     for path in sorted(runs.glob(f"*/{test}.jsonl")):
         kept = Results(path)
@@ -270,7 +271,7 @@ def read_outcomes(runs: Path, test: str, rows: Mapping[str, Row]) -> Outcomes:
                 by_control = found.setdefault(path.parent.name.rstrip("0123456789"), {})
                 by_control.setdefault(outcome.control, []).append(outcome)
         kept.close()
-    return found
+    return {name: by_control for name, by_control in found.items() if "on" in by_control}
 
 
 def compare(rows: Mapping[str, Row], outcomes: Outcomes) -> dict[str, Any]:
@@ -299,6 +300,9 @@ def main() -> None:
     arguments = parser.parse_args()
     runs: Path = arguments.runs
     tests: dict[str, Any] = {}
+    lock: Path = arguments.dataset / "lock.json"
+    if arguments.out and not lock.is_file():
+        parser.error(f"{arguments.dataset}: it has no {lock.name}, so it is not EchoBench")
     for test in TESTS:
         try:
             rows = {row.id: row for row in read_rows(arguments.dataset / f"{test}.jsonl")}
@@ -312,7 +316,7 @@ def main() -> None:
     print(tables(tests))
     if arguments.out:
         records = {path.parent.name: json.loads(path.read_text()) for path in sorted(runs.glob("*/run.json"))}
-        data = json.loads((arguments.dataset / "lock.json").read_text())["sets"]["train"]
+        data = json.loads(lock.read_text())["sets"]["train"]
         text = json.dumps({"training_set": data, "runs": records, "tests": tests}, indent=1)
         arguments.out.write_text(text + "\n", encoding="utf-8")
     if arguments.picture:

@@ -84,7 +84,7 @@ def open_recordings(
         The samples whose recording the family can hear, and references to whole recordings by ``sample.audio``.
 
     Raises:
-        DataError: Recordings are missing or damaged (named), or none can be heard.
+        DataError: Recordings are missing or no audio by their headers (named), or none can be heard.
     """
     found: dict[str, AudioRef] = {}
     faults: list[str] = []

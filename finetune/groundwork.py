@@ -33,6 +33,8 @@ class Groundwork:
     """Where to go on from."""
     family: Family
     dialect: Dialect
+    processes: int
+    """That train together."""
     report: Report
     """Told what happens, by the main process alone."""
     store: RecordingStore = field(default_factory=RecordingStore)
@@ -51,7 +53,7 @@ class Groundwork:
         family, dialect = load_policy(recipe.model, recipe.lora, device)
         check_memory(family, recipe)
         report = report if state.is_main_process else nobody
-        return cls(recipe, dataset, folder, checkpoint, family, dialect, report)
+        return cls(recipe, dataset, folder, checkpoint, family, dialect, state.num_processes, report)
 
     def samples(self, split: str, *, reasoned: bool) -> tuple[list[Sample], dict[str, AudioRef]]:
         """The samples of a split that the recipe asks for and the policy can hear, and their recordings by name.

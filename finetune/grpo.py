@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,6 +74,8 @@ class ListeningGRPOTrainer(GRPOTrainer):
             reference.model = copy.deepcopy(family.model).requires_grad_(False).eval()
         self._family, self._roll, self._listen = family, roll, listen
         self._mask_broken, self._updates, self._rehearsal = mask_broken, updates, rehearsal
+        self._scored = False
+        """Whether TRL is about to score what the engine has scored already."""
         self._audio: list[Sequence[Any]] = []
         """References to what is heard in the rows that are being computed."""
         self._logps = torch.zeros(0)
@@ -95,9 +98,10 @@ class ListeningGRPOTrainer(GRPOTrainer):
     def _roll_out(self, prompts: list[str], _: GRPOTrainer) -> dict[str, Any]:
         """One rollout per prompt, with the policy as it is."""
         first = self.accelerator.process_index * len(prompts)
-        rollouts = self.rollouts = self._roll(prompts, first, self.state.global_step)
+        made = self.rollouts = self._roll(prompts, first, self.state.global_step)
+        self._log_rollouts(made)
+        rollouts = _without_failures(made)
         self._audio = [rollout.trajectory.audio for rollout in rollouts]
-        self._log_rollouts(rollouts)
         return {
             "prompt_ids": [rollout.prompt_ids for rollout in rollouts],
             "completion_ids": [rollout.completion_ids for rollout in rollouts],
@@ -114,6 +118,7 @@ class ListeningGRPOTrainer(GRPOTrainer):
         return [0] * len(rollout.mask) if untrained else rollout.mask
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        self._scored = self._updates > 1
         output = super()._generate_and_score_completions(inputs)
         output["audio"] = self._audio
         output["old_per_token_logps"] = output["sampling_per_token_logps"]
@@ -156,8 +161,14 @@ class ListeningGRPOTrainer(GRPOTrainer):
         compute_entropy: bool = False,
         compute_aux_loss: bool = False,
         **media: Any,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Log-probabilities ``[rows, logits_to_keep]`` of ids whose placeholders are filled with what was heard."""
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Log-probabilities ``[rows, logits_to_keep]`` of ids whose placeholders are filled with what was heard.
+
+        Where later updates follow, TRL first scores a generation for the denominator; that is recorded already.
+        """
+        if self._scored:
+            self._scored = False
+            return None, None, None
         size = batch_size or len(input_ids)
         labels = input_ids.masked_fill(attention_mask == 0, IGNORED)
         labels[:, :-logits_to_keep] = IGNORED
@@ -248,3 +259,18 @@ class ListeningGRPOTrainer(GRPOTrainer):
         if gaps := self._metrics["train"].get(LARGEST_GAP):
             self._metrics["train"][LARGEST_GAP] = [max(gaps)]  # TRL would log the mean
         super().log(logs, start_time)
+
+
+def _without_failures(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The same, with the ids and audio of another in the place of those that failed, as far as one did not.
+
+    Nothing of them is trained on; but without audio in a pass the projector would have no gradient, and other processes
+    would wait for it.
+    """
+    whole = next((rollout for rollout in rollouts if rollout.judged is not None), None)
+    if whole is None:
+        return list(rollouts)
+    return [
+        replace(rollout, trajectory=whole.trajectory) if rollout.judged is None else rollout
+        for rollout in rollouts
+    ]

@@ -4,8 +4,9 @@ Rewards for a few hundred questions teach a small policy where to listen, and we
 So the cross-entropy of reasoning from the training split can stand beside the loss of GRPO, as that of pretraining does
 in PPO-ptx (Ouyang et al., arXiv 2203.02155, section 3.5).
 
-One example is practised for every question. Which, is a function of the seed and the step; it goes along with the first
-rollout of its question, so that batches and processes share examples as they share rollouts.
+One example is practised for every question that is asked. Which, is a function of the seed and the step; it goes along
+with the first rollout of its question, so that passes and processes share examples as they share rollouts (with several
+updates per generation they are dealt out at random, as those are).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Rehearsal:
         self._group, self.weight, self._seed = group, weight, seed
 
     def draw(self, step: int, rows: range) -> list[int | None]:
-        """Places of the examples that go along with the rollouts ``rows`` of an optimiser step."""
+        """Places of the examples that go along with the rollouts ``rows`` that are made at an optimiser step."""
         size = math.ceil(rows.stop / self._group)
         drawn = np.random.default_rng([self._seed, 17, step]).integers(self._count, size=size).tolist()
         return [None if row % self._group else drawn[row // self._group] for row in rows]
@@ -61,7 +62,7 @@ class Rehearsal:
         Args:
             model: What hears (:class:`~echo_agent.finetune.hearing.Hearing`).
             places: Of rollouts, as they were drawn, in any order and part. The sum of examples is divided by the
-                questions that so many rollouts make, so that the mean over the parts of a step is that of the whole.
+                questions that so many rollouts make, so that the mean over equal parts is that of the whole.
         """
         device = next(model.parameters()).device
         chosen = [{"example": place} for place in places if place is not None]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,14 @@ from transformers import TrainerCallback
 from echo_agent.chat import ChatLALM
 from echo_agent.engine import TorchEngine
 from echo_agent.errors import DataError
+from echo_agent.finetune.collate import Example
 from echo_agent.finetune.config import RLRecipe
 from echo_agent.finetune.examples import Report, make_examples
 from echo_agent.finetune.groundwork import Groundwork
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
 from echo_agent.finetune.hearing import Listener
 from echo_agent.finetune.memory import free_bytes
+from echo_agent.finetune.order import passes
 from echo_agent.finetune.policy import adapter_config
 from echo_agent.finetune.rehearsal import Rehearsal
 from echo_agent.finetune.rewards import REWARDS, Judged, total
@@ -68,30 +71,38 @@ def train_rl(
             f"{recipe.rollout.questions}"
         )
     report(f"{recipe.data.train}: {len(samples)} questions on {len(recordings)} recordings")
+    practised = _practised(recipe, ground)
     free = free_bytes(family.device) if family.device.type == "cuda" else None
     room = {} if free is None else {"kv_bytes": free // 8, "live_bytes": free // 4}
-    with TorchEngine(family, store, files=ground.files(features), **room) as engine:
-        rollouts = Rollouts(
-            ChatLALM(engine, dialect=ground.dialect),
-            store,
-            recipe.rollout,
-            bool(recipe.rewards.counterfactual),
-        )
+    made = recipe.rollout.questions * recipe.rollout.group
+    generations = -(-recipe.optimiser.steps // recipe.rollout.updates)
+    asked = passes(len(samples), generations * recipe.rollout.questions, recipe.seed)
+    journal, collapse = Journal(out, recipe.optimiser.steps, report), CollapseStop(recipe.collapse)
+    with (
+        TorchEngine(family, store, files=ground.files(features), **room) as engine,
+        closing(
+            Rollouts(
+                ChatLALM(engine, dialect=ground.dialect),
+                store,
+                recipe.rollout,
+                bool(recipe.rewards.counterfactual),
+            )
+        ) as rollouts,
+    ):
         listen = Listener(family, store, engine.features)
-        journal, collapse = Journal(out, recipe.optimiser.steps, report), CollapseStop(recipe.collapse)
         trainer = ListeningGRPOTrainer(
             family,
             roll=_roller(
                 engine, rollouts, {sample.id: sample for sample in samples}, recordings, recipe.seed
             ),
             listen=listen,
-            rehearsal=_rehearsal(ground, listen),
+            rehearsal=_rehearsal(recipe, practised, listen, family.pad_id),
             kl=recipe.loss.kl,
             mask_broken=recipe.rollout.broken == "mask",
             updates=recipe.rollout.updates,
             args=_settings(recipe, folder, family.device),
             reward_funcs=[_reward(name) for name in recipe.rewards.weights],
-            train_dataset=Dataset.from_dict({"prompt": [sample.id for sample in samples]}),
+            train_dataset=Dataset.from_dict({"prompt": [samples[place].id for place in asked]}),
             processing_class=family.tokenizer,
             peft_config=adapter_config(family, recipe.lora) if recipe.lora else None,
             callbacks=[journal, collapse],
@@ -100,7 +111,6 @@ def train_rl(
             trainer.add_callback(
                 _Samples(out / "samples", recipe.watch.sample_every, trainer, recipe.rewards.weights)
             )
-        made = recipe.rollout.questions * recipe.rollout.group
         try:
             folder.train(
                 recipe,
@@ -109,35 +119,33 @@ def train_rl(
                 ground.checkpoint,
                 lambda: {
                     "questions": len(samples),
-                    "rollouts": trainer.state.global_step // recipe.rollout.updates * made,
+                    "rollouts": -(-trainer.state.global_step // recipe.rollout.updates) * made,
                     "stopped": collapse.reason,
                 },
             )
         finally:
             trainer.unhook()
-            rollouts.close()
     if collapse.reason:
         report(f"stopped: {collapse.reason}")
     return folder.model
 
 
-def _rehearsal(ground: Groundwork, listen: Listener) -> Rehearsal | None:
-    """What the recipe practises beside, if anything."""
-    recipe = ground.recipe
-    assert isinstance(recipe, RLRecipe)
+def _practised(recipe: RLRecipe, ground: Groundwork) -> list[Example]:
+    """What the recipe practises beside: trajectories of the form that the policy is run in, if any."""
     if not recipe.loss.rehearsal:
-        return None
+        return []
     samples, recordings = ground.samples(recipe.data.train, reasoned=True)
-    examples = make_examples(samples, recordings, ground.family, ground.dialect, "heard", ground.report)
+    listens = "heard" if recipe.rollout.listen else "never"
+    examples = make_examples(samples, recordings, ground.family, ground.dialect, listens, ground.report)
     ground.report(f"practised beside: {len(examples)} trajectories")
-    return Rehearsal(
-        examples,
-        listen,
-        ground.family.pad_id,
-        group=recipe.rollout.group,
-        weight=recipe.loss.rehearsal,
-        seed=recipe.seed,
-    )
+    return examples
+
+
+def _rehearsal(recipe: RLRecipe, examples: Sequence[Example], listen: Listener, pad: int) -> Rehearsal | None:
+    weight, group = recipe.loss.rehearsal, recipe.rollout.group
+    if not weight:
+        return None
+    return Rehearsal(examples, listen, pad, group=group, weight=weight, seed=recipe.seed)
 
 
 def _settings(recipe: RLRecipe, folder: RunFolder, device: Any) -> Any:
@@ -161,6 +169,7 @@ def _settings(recipe: RLRecipe, folder: RunFolder, device: Any) -> Any:
         scale_rewards=loss.scale,
         entropy_coef=loss.entropy,
         reward_weights=list(recipe.rewards.weights.values()),
+        shuffle_dataset=False,  # the order of all steps is laid down
         disable_dropout=True,
         log_completions=False,
     )

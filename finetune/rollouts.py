@@ -185,14 +185,10 @@ class Rollouts:
         return result_of(done, self._model.family.name)
 
     def _failed(self, task: Task, error: EchoAgentError) -> Rollout:
-        """A rollout of which nothing is trained: the question, and an end of turn that nobody sampled."""
-        family, sample = self._model.family, task.sample
-        head, audio = family.render(
-            self._model.dialect.head(family, [task.recording], sample.question, sample.choices)
-        )
-        end = Segment(origin="tool", ids=(family.eos_ids[0],))
-        prompt = Segment(origin="prompt", ids=tuple(head), audio=tuple(audio))
-        return Rollout(task, Trajectory().append(prompt, end), None, str(error))
+        """A rollout of which nothing is trained, and nothing heard, since that may be what failed: two ends of turn."""
+        end = (self._model.family.eos_ids[0],)
+        nothing = Trajectory().append(Segment(origin="prompt", ids=end), Segment(origin="tool", ids=end))
+        return Rollout(task, nothing, None, str(error))
 
 
 def judge(result: EchoResult, task: Task, family: Family) -> Judged:

@@ -20,6 +20,7 @@ from echo_agent.finetune.config import SFTRecipe
 from echo_agent.finetune.examples import Report, make_examples
 from echo_agent.finetune.groundwork import Groundwork
 from echo_agent.finetune.hearing import Hearing, Listener
+from echo_agent.finetune.order import by_length, passes
 from echo_agent.finetune.policy import adapter_config
 from echo_agent.finetune.trainer_settings import trainer_settings
 from echo_agent.finetune.watch import Journal
@@ -64,8 +65,7 @@ def train_sft(
     hearing = Hearing(family)
     journal = Journal(out, recipe.optimiser.steps, report)
     settings = trainer_settings(recipe, folder, family.device) | {
-        "train_sampling_strategy": "group_by_length" if recipe.group_by_length else "random",
-        "length_column_name": "length",
+        "train_sampling_strategy": "sequential",
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "max_length": None,
     }
@@ -75,14 +75,13 @@ def train_sft(
         model=family.model,
         args=SFTConfig(**settings),
         data_collator=Collator(examples, Listener(family, store, heard.get), family.pad_id),
-        train_dataset=_rows(examples, range(len(trained))),
-        eval_dataset=_rows(examples, range(len(trained), len(examples))) if watched else None,
+        train_dataset=_rows(_order(recipe, trained, ground.processes)),
+        eval_dataset=_rows(range(len(trained), len(examples))) if watched else None,
         processing_class=family.tokenizer,
         peft_config=adapter_config(family, recipe.lora) if recipe.lora else None,
         callbacks=[journal],
     )
-    sequences = recipe.optimiser.steps * recipe.optimiser.batch * recipe.optimiser.accumulation
-    facts = {"trajectories": len(trained), "sequences": sequences * trainer.args.world_size}
+    facts = {"trajectories": len(trained), "sequences": len(trainer.train_dataset)}
     try:
         folder.train(recipe, family, trainer, ground.checkpoint, lambda: facts)
     finally:
@@ -90,8 +89,17 @@ def train_sft(
     return folder.model
 
 
-def _rows(examples: Sequence[Example], places: range) -> Dataset:
-    """What the trainer draws from: places of examples, with their lengths."""
+def _order(recipe: SFTRecipe, examples: Sequence[Example], processes: int) -> list[int]:
+    """Places of the examples of all steps."""
+    step = recipe.optimiser.batch * recipe.optimiser.accumulation * processes
+    places = passes(len(examples), recipe.optimiser.steps * step, recipe.seed)
+    if not recipe.group_by_length:
+        return places
+    return by_length(places, [len(example.ids) for example in examples], step, recipe.seed)
+
+
+def _rows(places: Sequence[int]) -> Dataset:
+    """What the trainer goes through: places of examples."""
     from datasets import Dataset
 
-    return Dataset.from_dict({"example": list(places), "length": [len(examples[i].ids) for i in places]})
+    return Dataset.from_dict({"example": list(places)})

@@ -241,7 +241,7 @@ class Family(ABC):
     def frozen_features(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:
         """Encode crops without gradient; what comes back is kept across optimiser steps (see :meth:`encode`).
 
-        It is the same whether the model is being trained or not: dropout has no part in it.
+        It is the same whether the model is being trained or not: dropout and a trainer's autocast have no part in it.
         """
         import torch
 
@@ -250,7 +250,7 @@ class Family(ABC):
         for module in training:
             module.training = False
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 return self.encode(crops)
         finally:
             for module in training:

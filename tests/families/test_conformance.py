@@ -355,6 +355,9 @@ def test_frozen_features_depend_on_frozen_weights_only(kind: str) -> None:
     after = family.frozen_features([crop])[0]
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     assert not any(value.requires_grad for value in after.values())
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as a trainer computes
+        beside = family.frozen_features([crop])[0]
+    assert all(torch.equal(before[key], beside[key]) for key in before)
 
 
 @pytest.mark.parametrize("kind", KINDS)

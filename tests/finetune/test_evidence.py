@@ -104,3 +104,19 @@ def test_what_is_missing_is_said(runs: Path, dataset: Path, tmp_path: Path) -> N
     ):
         done = drawn_up(folder, data)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_was_not_asked_is_left_empty(dataset: Path, tmp_path: Path) -> None:
+    """One policy, on long recordings without gold spans; another that was never given what it asked for."""
+    runs = tmp_path / "runs"
+    rows = [json.loads(line) for line in (dataset / "core.jsonl").read_text().splitlines()]
+    write_lines(dataset / "core.jsonl", [row | {"gold_spans": []} for row in rows[1:]])
+    write_lines(runs / "b0" / "core.jsonl", [outcome(name, True, heard=2.0) for name in LENGTHS])
+    write_lines(runs / "c0" / "core.jsonl", [outcome(name, True, "off") for name in LENGTHS])
+    done = drawn_up(runs, dataset, "--out", str(tmp_path / "e.json"))
+    assert done.returncode == 0, done.stderr
+    assert "| b | 100.0 |" in done.stdout and "100 % |  | 2.0 |  |" in done.stdout
+    assert list(json.loads((tmp_path / "e.json").read_text())["tests"]["core"]["scores"]) == ["b"]
+    (dataset / "lock.json").unlink()
+    done = drawn_up(runs, dataset, "--out", str(tmp_path / "e.json"))
+    assert done.returncode == 2 and "it has no lock.json, so it is not EchoBench" in done.stderr

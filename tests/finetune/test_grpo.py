@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from echo_agent.finetune.config import RLRecipe
 from echo_agent.finetune.hearing import Heard
 from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.watch import read_log
-from tests.finetune.small_dataset import saved
+from tests.finetune.small_dataset import saved, write_small_dataset
 from tests.finetune.training import apart, weights
 from tests.finetune.training import rl_recipe as recipe
 from tests.scripted import ASK_FOREVER, UNSURE, scripted_family
@@ -140,8 +142,19 @@ def test_batch_and_accumulation_give_the_same(
 def test_later_updates_are_corrected_for(
     dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two updates on one generation: in the second one the ratio to the recorded log-probabilities is not 1."""
+    """Two updates on one generation: in the second one the ratio to the recorded log-probabilities is not 1.
+
+    Nothing is scored but for a loss: the denominator is what the engine recorded.
+    """
     ratios: list[float] = []
+    passes: list[int] = []
+    heard = grpo.ListeningGRPOTrainer._heard
+
+    def counted(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[Heard]]:
+        passes.append(len(rows))
+        return heard(self, rows)
+
+    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_heard", counted)
     compute = grpo.ListeningGRPOTrainer._compute_loss
 
     def seen(self: Any, model: Any, inputs: Any) -> Any:
@@ -152,11 +165,13 @@ def test_later_updates_are_corrected_for(
 
     monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_compute_loss", seen)
     made = recipe(
-        policies["echo-nano"], optimiser={"steps": 2, "batch": 4, "rate": 1e-2}, rollout={"updates": 2},
+        policies["echo-nano"], optimiser={"steps": 3, "batch": 4, "rate": 1e-2}, rollout={"updates": 2},
         watch={"save_every": 2},
     )  # fmt: skip
     run(made, dataset, tmp_path / "run")
     log = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert passes == [4, 4, 4]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["rollouts"] == 16
     assert ratios[0] < SAME and ratios[1] > 10 * SAME
     assert "sampling/logp_gap_max" in log[0] and "sampling/logp_gap_max" not in log[1]
 
@@ -224,6 +239,23 @@ def test_a_run_that_fails_is_counted_and_the_others_are_trained_on(
     (row,) = run(made, dataset, tmp_path / "run")
     assert row["rollout/failed"] == pytest.approx(1 / 8)
     assert "failed: the context is too long" in (tmp_path / "run/samples/step-000001.txt").read_text()
+
+
+def test_a_recording_that_turns_out_damaged_is_counted(policies: dict[str, str], tmp_path: Path) -> None:
+    """Its header is whole, so it is found out when it is heard."""
+    data = write_small_dataset(tmp_path / "data", recordings=2)
+    path = data / "audio" / "0.flac"
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes(20000) + whole[middle + 20000 :])
+    made = recipe(policies["echo-nano"], optimiser={"steps": 4}, watch={"sample_every": 1})
+    run(made, data, tmp_path / "run")
+    log = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert sum(row["rollout/failed"] for row in log) == pytest.approx(4 * 0.5), "four of eight questions"
+    assert all(math.isfinite(row["loss"]) for row in log)
+    assert all(row["grad_norm"] > 0 for row in log if row["rollout/failed"] < 1)
+    shown = "".join(path.read_text() for path in (tmp_path / "run" / "samples").glob("*.txt"))
+    assert "failed: " in shown and "cannot be decoded" in shown
 
 
 def test_collapse_stops_the_run_and_says_why(dataset: Path, policies: dict[str, str], tmp_path: Path) -> None:

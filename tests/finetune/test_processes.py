@@ -38,11 +38,17 @@ def launched(made: RLRecipe, dataset: Path, out: Path, processes: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_two_processes_give_what_one_gives(dataset: Path, policy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("questions", [2, 1], ids=["an example each", "an example in one of them"])
+def test_two_processes_give_what_one_gives(
+    questions: int, dataset: Path, policy: str, tmp_path: Path
+) -> None:
     """DDP on the CPU, rollouts of different lengths in each: the same rollouts, loss, and weights."""
-    one = recipe(policy, optimiser={"steps": 2, "batch": 4, "accumulation": 2}, loss={"rehearsal": 0.5})
+    batch = 2 * questions
+    rollout, loss = {"questions": questions, "group": 4}, {"rehearsal": 0.5}
+    sizes = {"steps": 2, "batch": batch, "accumulation": 2}
+    one = recipe(policy, optimiser=sizes, rollout=rollout, loss=loss)
     train_rl(one, dataset, tmp_path / "one", report=lambda _: None)
-    two = recipe(policy, optimiser={"steps": 2, "batch": 4}, loss={"rehearsal": 0.5})
+    two = recipe(policy, optimiser={"steps": 2, "batch": batch}, rollout=rollout, loss=loss)
     assert (one.processes, two.processes) == (1, 2)
     launched(two, dataset, tmp_path / "two", 2)
     logs = [[row for row in read_log(tmp_path / name) if "reward" in row] for name in ("one", "two")]
@@ -71,8 +77,10 @@ def test_the_papers_recipe_runs_in_two_processes(dataset: Path, tmp_path: Path) 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     dataset: Path, policy: str, tmp_path: Path
 ) -> None:
+    """It is killed in the middle of the second pass over the questions: a pass is of four steps."""
     made = recipe(
         policy,
+        data={"limit": 4},
         optimiser={"steps": 16, "batch": 4},
         rollout={"updates": 2},
         watch={"save_every": 2, "log_every": 2},
@@ -81,7 +89,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     unbroken = train_rl(made, dataset, tmp_path / "unbroken", report=lambda _: None)
     write_recipe(made, tmp_path / "recipe.yaml")
     run = tmp_path / "killed"
-    killed_at(run, 4, ["finetune", "rl", str(tmp_path / "recipe.yaml"), str(dataset), str(run)])
+    killed_at(run, 6, ["finetune", "rl", str(tmp_path / "recipe.yaml"), str(dataset), str(run)])
     resumed = train_rl(made, dataset, run, report=lambda _: None)
     assert (
         apart(weights(unbroken), weights(resumed)) < 1e-4

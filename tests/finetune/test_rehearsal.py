@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from echo_agent.finetune import rl
 from echo_agent.finetune.collate import IGNORED, Collator, Example
 from echo_agent.finetune.config import DataPart, ModelPart
 from echo_agent.finetune.examples import choose_samples, make_examples, nobody, open_recordings
+from echo_agent.finetune.groundwork import Groundwork
 from echo_agent.finetune.hearing import Hearing, Listener
 from echo_agent.finetune.policy import load_policy
 from echo_agent.finetune.rehearsal import Rehearsal
-from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.watch import read_log
 from echo_agent.frozen_features import FrozenFeatures
 from echo_agent.stores import RecordingStore
@@ -69,7 +70,18 @@ def test_what_is_practised_gets_better_while_rl_goes_on(policy: str, dataset: Pa
     for weight in (1e-9, 10.0):
         out = tmp_path / str(weight)
         made = rl_recipe(policy, optimiser={"steps": 4}, loss={"rehearsal": weight})
-        train_rl(made, dataset, out, report=nobody)
+        rl.train_rl(made, dataset, out, report=nobody)
         losses[weight] = [row["rehearsal"] for row in read_log(out) if "reward" in row]
     assert losses[10.0][0] == pytest.approx(losses[1e-9][0], rel=1e-5), "both begin alike"
     assert losses[10.0][-1] < losses[1e-9][-1] - 0.1
+
+
+def test_what_is_practised_has_the_form_that_the_policy_is_run_in(
+    policy: str, dataset: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for listen in (True, False):
+        made = rl_recipe(policy, rollout={"listen": listen}, loss={"rehearsal": 0.5})
+        ground = Groundwork.lay(made, dataset, tmp_path / str(listen), nobody)
+        found[listen] = max(len(example.audio) for example in rl._practised(made, ground))
+    assert found == {True: 3, False: 1}
