@@ -1,8 +1,8 @@
 """What the engine is worth to RL: rollouts per second of the listening graph, a group of runs per question.
 
-The runs are those of a step of the recipe ``nano-rl``, sampled at its temperature of 1: 8 questions of the examples of
-this repository, each about a recording of its own (questions of detail first, then those on the longest recordings),
-with 8 runs of each. Counterfactual runs are left out. Three sides make the same runs from the same seed:
+The runs are those of half a step of the recipe ``nano-rl``: 8 questions of the examples of this repository, each about
+a recording of its own (questions of detail first, then those on the longest recordings), with 8 runs of each, sampled
+at its temperature. Counterfactual runs are left out. Three sides make the same runs from the same seed:
 
 - *at_once*: all 64 together, as RL makes them (:mod:`echo_agent.finetune.rollouts`);
 - *one_by_one*: each after the one before it has ended, on the same kind of engine with its caches;

@@ -273,7 +273,7 @@ def test_processes_share_a_generation(
 def test_only_rewards_that_have_a_weight_are_given() -> None:
     recipe = read_recipe("nano-rl", ["rewards.format=0", "rewards.price=0.5"])
     assert isinstance(recipe, RLRecipe)
-    assert recipe.rewards.weights == {"accuracy": 2.0, "overlap": 0.2, "price": 0.5, "counterfactual": 0.5}
+    assert recipe.rewards.weights == {"accuracy": 2.0, "overlap": 0.1, "price": 0.5, "counterfactual": 0.5}
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
