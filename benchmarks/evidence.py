@@ -32,6 +32,8 @@ LENGTHS = ((0, 30), (30, 60), (60, 90), (90, 150), (150, 10_000))
 """Seconds of recording that are reported together."""
 CEILING = 60.0
 """Seconds of the longest recordings that the costliest policy (d) was trained on."""
+WIDE = 4
+"""Times that one policy has the audio tokens of another where they are drawn on a logarithmic scale."""
 TESTS = ("core", "unseen", "long")
 CONTROLS = ("on", "off", "wrong-crop", "silence")
 
@@ -138,6 +140,7 @@ def draw(path: Path, test: Mapping[str, Any]) -> None:
     All questions, those about detail, and those on recordings that the costliest policy was asked about too.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(12, 4), layout="constrained")
     colours = {name: f"C{number}" for number, name in enumerate(test["scores"])}
@@ -162,8 +165,12 @@ def draw(path: Path, test: Mapping[str, Any]) -> None:
         axes.margins(x=0.15)
         if title == panels[0][0]:
             axes.set_ylabel("right (%)")
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:.0f}")
+        tokens = [on["audio_tokens"] for on in described.values()]
+        if max(tokens) > WIDE * min(tokens):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:.0f}")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.savefig(path, dpi=110)
 
 
