@@ -121,7 +121,7 @@ class _Recipe(_Strict):
     """None trains all weights of decoder and projector."""
     optimiser: OptimiserPart
     watch: WatchPart = WatchPart()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
     @model_validator(mode="after")
     def _agree(self) -> _Recipe:

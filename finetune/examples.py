@@ -18,7 +18,7 @@ from echo_agent.errors import ContextError, DataError, RecordingError, Recording
 from echo_agent.families.base import Family
 from echo_agent.finetune.collate import Example
 from echo_agent.finetune.config import DataPart
-from echo_agent.finetune.data.dataset import read_samples
+from echo_agent.finetune.data.dataset import read_samples, split_names
 from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.data.trajectories import Listens, to_trajectory
 from echo_agent.recording import AudioRef, Recording
@@ -33,6 +33,23 @@ Report = Callable[[str], None]
 
 def nobody(_: str) -> None:
     """A report of a process that is not the main one."""
+
+
+def check_splits(dataset: Path, part: DataPart, *, validated: bool) -> None:
+    """Refuse a recipe whose splits are not there.
+
+    Raises:
+        DataError: There is no dataset or no such split; with the keys to change.
+    """
+    names = split_names(dataset)
+    there = f"there are {', '.join(names)}"
+    if part.train not in names:
+        raise DataError(f"{dataset} has no split {part.train!r} (data.train); {there}")
+    if validated and part.validation not in names:
+        raise DataError(
+            f"{dataset} has no split {part.validation!r} (data.validation); {there}: name one of them, or set "
+            "watch.validate_every=0 to train without"
+        )
 
 
 def choose_samples(

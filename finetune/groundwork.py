@@ -13,7 +13,7 @@ from echo_agent.families.base import Family
 from echo_agent.feature_files import FeatureFiles
 from echo_agent.finetune.config import RLRecipe, SFTRecipe
 from echo_agent.finetune.data.records import Sample
-from echo_agent.finetune.examples import Report, choose_samples, nobody, open_recordings
+from echo_agent.finetune.examples import Report, check_splits, choose_samples, nobody, open_recordings
 from echo_agent.finetune.memory import check_memory
 from echo_agent.finetune.policy import load_policy
 from echo_agent.finetune.run_folder import RunFolder
@@ -44,9 +44,14 @@ class Groundwork:
         """Join the other processes, begin the folder or go on with it, load the policy.
 
         Raises:
-            DataError: The recipe does not fit the processes or the model, or the folder is unusable.
+            DataError: The recipe does not fit the data, the processes or the model, or the folder is unusable.
             ModelError: The model cannot be loaded, or there is no room for its training.
         """
+        check_splits(
+            dataset,
+            recipe.data,
+            validated=isinstance(recipe, SFTRecipe) and bool(recipe.watch.validate_every),
+        )
         state, device = join_processes(recipe)
         folder = RunFolder(out)
         checkpoint = folder.begin(recipe, dataset)

@@ -71,7 +71,7 @@ class RunFolder:
         """Begin a run, or go on with one; returns the checkpoint to go on from, if there is one.
 
         Raises:
-            DataError: The folder is a file, holds another run, or one that has ended.
+            DataError: The folder is a file, or holds another run, one that has ended, or what is of no run.
         """
         from accelerate import PartialState
 
@@ -98,6 +98,10 @@ class RunFolder:
                     f"{self.path} was begun with the data of {data.read_text().strip()}, not {dataset}"
                 )
         else:
+            if not data.exists() and self.path.exists() and (others := sorted(self.path.iterdir())):
+                raise DataError(
+                    f"{self.path} is not empty and holds no run ({others[0].name}): name a folder that is new or empty"
+                )
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 data.write_text(f"{dataset.resolve()}\n")

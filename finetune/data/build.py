@@ -104,9 +104,9 @@ def build(
     samples: list[Sample] = []
     mixed = options.form in (Form.CLIPS, Form.BANK)
     most = options.questions if mixed else None
-    for split, some in ({} if options.writer else _tested(records)).items():
+    for split, some in ({} if options.writer else _parts(records)).items():
         wording = grammar.model_copy(update={"wording": "test"}) if split == "test" else grammar
-        wanted = None if most is None else round(most * len(some) / len(records))
+        wanted = None if most is None else max(1, round(most * len(some) / len(records)))
         samples += questions_of(out, QuestionSet(split, some, wording, wanted), report)
     if options.writer:
         chat = _completions(options.writer, out, options)
@@ -168,11 +168,11 @@ def _completions(name: str, out: Path, options: BuildOptions) -> Completions:
     return Completions(load_chat_model(name, **server), name, out / "calls", settings=server)
 
 
-def _tested(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Training and validation records, and those of the test, which are worded otherwise."""
+def _parts(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records by split: each is asked its share of the questions."""
     parts: dict[str, list[Record]] = {}
     for record in records:
-        parts.setdefault("test" if split_of(record) == "test" else "train", []).append(record)
+        parts.setdefault(split_of(record), []).append(record)
     return parts
 
 

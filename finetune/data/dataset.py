@@ -106,6 +106,15 @@ def read_samples(path: str | Path, split: str | None = None) -> list[Sample]:
     return [sample for shards in chosen.values() for shard in shards for sample in _read_file(shard)]
 
 
+def split_names(folder: Path) -> list[str]:
+    """The splits of a dataset folder, training first.
+
+    Raises:
+        DataError: It holds no whole dataset.
+    """
+    return list(_files(folder))
+
+
 def _check(out: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
     """Refuse what would be no dataset."""
     if not splits:

@@ -143,8 +143,30 @@ def test_a_run_that_never_saved_may_be_begun_anew(
     dataset: Path, models: dict[str, str], tmp_path: Path
 ) -> None:
     """A mistake in a recipe is mended and given again; only what was computed is held to its recipe."""
-    wrong = recipe(models["echo-nano"], data={"train": "dev"})
-    with pytest.raises(DataError, match="no split 'dev'"):
+    wrong = recipe(models["echo-nano"], data={"families": ["song"]})
+    with pytest.raises(DataError, match=r"data.families: .* no song"):
         train_sft(wrong, dataset, tmp_path / "run", report=lambda _: None)
+    assert (tmp_path / "run" / "recipe.yaml").exists(), "it was begun"
     made = train_sft(recipe(models["echo-nano"]), dataset, tmp_path / "run", report=lambda _: None)
     assert (made / "config.json").exists()
+
+
+def test_splits_that_are_not_there_are_said_before_the_model_is_loaded(dataset: Path, tmp_path: Path) -> None:
+    for part, match in (
+        ({"train": "dev"}, r"no split 'dev' \(data.train\); there are train, validation"),
+        ({"validation": "dev"}, r"no split 'dev' \(data.validation\).*watch.validate_every=0"),
+    ):
+        made = recipe("/no/such/model", data=part, watch={"validate_every": 1})
+        with pytest.raises(DataError, match=match):
+            train_sft(made, dataset, tmp_path / "run", report=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_files_of_others_is_left_alone(
+    dataset: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    mine = tmp_path / "recipe.yaml"
+    mine.write_text("# my notes\n")
+    with pytest.raises(DataError, match=r"is not empty and holds no run \(recipe.yaml\).*new or empty"):
+        train_sft(recipe(models["echo-nano"]), dataset, tmp_path, report=lambda _: None)
+    assert mine.read_text() == "# my notes\n"
