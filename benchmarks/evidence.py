@@ -229,7 +229,7 @@ def tables(tests: Mapping[str, Mapping[str, Any]]) -> str:
             for part, cells in zip(("all", "detail"), zip(*map(both, given), strict=True), strict=True):
                 by_control.append([f"{name}, {part}", *cells])
     compared = tests[first]["differences"]
-    parts = [part for found in list(compared.values())[:1] for part in found if part.startswith("detail")]
+    parts = [part for part in next(iter(compared.values()), {}) if part.startswith("detail")]
     pairs = [[title, *(interval(found[part]) for part in parts)] for title, found in compared.items()]
     wide = ["", *(f"{test}, {part}" for test in tests for part in ("all", "detail"))]
     others = [

@@ -137,19 +137,20 @@ class ListeningGRPOTrainer(GRPOTrainer):
             < self.args.gradient_accumulation_steps
         ):
             self._log_gap(inputs)
-        return loss + self._rehearse(model, inputs["practised"]) if self._rehearsal else loss
+        if self._rehearsal is None:
+            return loss
+        return loss + self._rehearse(self._rehearsal, model, inputs["practised"])
 
-    def _rehearse(self, model: Any, places: Sequence[int | None]) -> Tensor:
+    def _rehearse(self, rehearsal: Rehearsal, model: Any, places: Sequence[int | None]) -> Tensor:
         """This pass's share of the loss of the rehearsal, weighted.
 
         The model is taken out of its wrapper, whose forward pass would wait for those of all processes: not all have
         examples in this pass. Gradients are gathered all the same, with those of the rollouts.
         """
-        assert self._rehearsal is not None
         with self.accelerator.autocast():
-            loss = self._rehearsal.loss(self.accelerator.unwrap_model(model), places)
+            loss = rehearsal.loss(self.accelerator.unwrap_model(model), places)
         self._metrics["train"]["rehearsal"].append(self.accelerator.reduce(loss.detach(), "mean").item())
-        return self._rehearsal.weight * loss / self.current_gradient_accumulation_steps
+        return rehearsal.weight * loss / self.current_gradient_accumulation_steps
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -176,15 +177,13 @@ class ListeningGRPOTrainer(GRPOTrainer):
         entropies: list[Tensor] = []
         for first in range(0, len(input_ids), size):
             rows = slice(first, first + size)
-            # Encoded, if it has to be, as the engine does: without autocast.
-            audio = self._heard(self._audio[rows])
             with self.accelerator.autocast():
                 outputs = model(
                     input_ids=input_ids[rows],
                     attention_mask=attention_mask[rows],
                     labels=labels[rows],
                     fused_lm_head=True,
-                    audio=audio,
+                    audio=self._heard(self._audio[rows]),
                 )
             logps.append(outputs.log_probs[:, -logits_to_keep:])
             if compute_entropy:

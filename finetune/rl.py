@@ -90,13 +90,21 @@ def train_rl(
         ) as rollouts,
     ):
         listen = Listener(family, store, engine.features)
+        rehearsal = Rehearsal(
+            practised,
+            listen,
+            family.pad_id,
+            group=recipe.rollout.group,
+            weight=recipe.loss.rehearsal,
+            seed=recipe.seed,
+        )
         trainer = ListeningGRPOTrainer(
             family,
             roll=_roller(
                 engine, rollouts, {sample.id: sample for sample in samples}, recordings, recipe.seed
             ),
             listen=listen,
-            rehearsal=_rehearsal(recipe, practised, listen, family.pad_id),
+            rehearsal=rehearsal if practised else None,
             kl=recipe.loss.kl,
             mask_broken=recipe.rollout.broken == "mask",
             updates=recipe.rollout.updates,
@@ -139,13 +147,6 @@ def _practised(recipe: RLRecipe, ground: Groundwork) -> list[Example]:
     examples = make_examples(samples, recordings, ground.family, ground.dialect, listens, ground.report)
     ground.report(f"practised beside: {len(examples)} trajectories")
     return examples
-
-
-def _rehearsal(recipe: RLRecipe, examples: Sequence[Example], listen: Listener, pad: int) -> Rehearsal | None:
-    weight, group = recipe.loss.rehearsal, recipe.rollout.group
-    if not weight:
-        return None
-    return Rehearsal(examples, listen, pad, group=group, weight=weight, seed=recipe.seed)
 
 
 def _settings(recipe: RLRecipe, folder: RunFolder, device: Any) -> Any:
