@@ -5,7 +5,7 @@ heard at a second. The policy is echo-nano with a first listen of two tokens for
 each of them, which nobody can tell apart; a listen to three seconds can.
 
 In the reasoning that SFT learns from, every other sample listens and the others just answer, so SFT ends with a policy
-that listens half of the time. RL is given nothing but whether the answer was right, and finds out that listening pays.
+of which some runs listen. RL is given nothing but whether the answer was right, and finds out that listening pays.
 Fresh recordings then say whether that is so: with listening, without, with a wrong crop, with silence.
 """
 
