@@ -5,11 +5,12 @@ of audio). A run may listen again; the model decides. Two measurements, each wit
 
 - *stored*: the features of all recordings and crops are in the store, as in the second epoch of training or when many
   questions are asked about the same recordings; keys and values are dropped before each side begins;
-- *cold*: nothing is known. Every pass gets copies of the recordings that differ in one sample. Either side encodes each
-  recording once, and encoding keeps the machine busy whether batched or not: its share bounds what batching can gain.
+- *cold*: the stores are empty. Every pass gets copies of the recordings that differ in one sample. Either side encodes
+  each recording once, and encoding keeps the machine busy whether batched or not: its share bounds what batching can
+  gain.
 
 Times are seconds of all 32 runs, medians over the passes. ``wall`` is the clock; the others add up what the engine
-spent on the runs, and the rest of the clock is the graph's, the chat model's and the loop's.
+spent on the runs; the rest of the clock is spent in the graph, the chat model and the event loop.
 
     python benchmarks/batched_graphs.py [--model echo-nano] [--passes 3]
 
@@ -60,7 +61,7 @@ def asks(number: int) -> list[dict[str, Any]]:
 
 
 def one_by_one(agent: EchoAgent, given: Sequence[dict[str, Any]]) -> list[EchoResult]:
-    """Each run after the one before it has ended."""
+    """One run after another."""
     return [agent.ask(**ask, run=i) for i, ask in enumerate(given)]
 
 
@@ -75,7 +76,7 @@ SIDES = {"one_by_one": one_by_one, "at_once": at_once}
 def run_pass(
     agent: EchoAgent, side: str, given: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, float], list[EchoResult]]:
-    """One side once, without keys and values of before."""
+    """One side once, without cached keys and values."""
     agent.engine.weights_changed()
     began = time.perf_counter()
     results = SIDES[side](agent, given)

@@ -1,15 +1,15 @@
 """The gate: which questions need a closer listen, by duration, before any decoder is trained.
 
-For each family of questions about detail, a small recurrent probe is trained to read the answer from the audio tokens
+For each category of questions about detail, a small recurrent probe is trained to read the answer from the audio tokens
 of an event, once as they are in the first listen to a recording of a given duration, once as they are in a re-listen to
 the event alone. Both are told where the event is, so the difference is what the *budget* of the first listen loses and
 not what is hard to find. Trained on the training tiles, scored on tiles of held-out clips and a held-out voice. Where
-the gap is at least 25 points, the family counts as *detail*; ``detail_from`` says from how many seconds on.
+the gap is at least 25 points, the category counts as *detail*; ``detail_from`` says from how many seconds on.
 
     python benchmarks/gate.py RUN --out benchmarks/results/gate.json
 
-RUN is a folder of ``echo-agent finetune nano``. Prints one JSON line; ``ratio`` is the number of families that pass at
-60 s over the three that are wanted.
+RUN is a folder of ``echo-agent finetune nano``. Prints one JSON line; ``ratio`` is the number of categories that pass
+at 60 s over the three that are wanted.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echo_agent.finetune.data.questions import DIGITS, WORDS
-from echo_agent.finetune.lessons import Teacher, with_branch
-from echo_agent.finetune.nano import load_branch, new_model, tiles_in
+from echo_agent.finetune.data.vocabulary import DIGITS, WORDS
+from echo_agent.finetune.nano.lessons import Teacher, with_branch
+from echo_agent.finetune.nano.train import load_branch, new_model, tiles_in
 from echo_agent.nano.adapter import pool
 from echo_agent.nano.processing import load_tokenizer
 from echo_agent.nano.weights import WEIGHTS
@@ -39,7 +39,7 @@ GAP = 25.0
 PARTS = 4
 """Parts that the probe lays a token out in."""
 KINDS = {"digits": DIGITS, "words": WORDS, "burst": ("hit",)}
-"""Kinds of events and what can be read in each: a burst is so many hits."""
+"""Kinds of events and what can be read in each: in a burst, the number of hits."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Sample:
 
 
 class Probe(nn.Module):
-    """Reads what is in a listen, in order: each token is laid out in parts, each part says one thing or nothing.
+    """Reads what is in a listen, in order: each token is split into parts, and each part says one thing or nothing.
 
-    Trained by connectionist temporal classification (Graves et al. 2006), which finds out by itself what is where. With
-    parts, several words may come from one token, as they must where a first listen is coarse.
+    Trained by connectionist temporal classification (Graves et al. 2006), which needs no alignment. With parts, several
+    words can come from one token, as they must if a first listen is coarse.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -158,7 +158,7 @@ def accuracy(
 
 
 def detail_from(row: Mapping[str, float]) -> int | None:
-    """Whole seconds from which a family counts as detail, between the durations by interpolation; None where never."""
+    """Whole seconds from which a category counts as detail, interpolated between durations; None where never."""
     gaps = [row["crop"] - row[f"first listen, {seconds} s"] for seconds in DURATIONS]
     for i, seconds in enumerate(DURATIONS):
         if gaps[i] >= GAP:
@@ -170,7 +170,7 @@ def detail_from(row: Mapping[str, float]) -> int | None:
 
 
 def main() -> None:
-    """Probe every family and duration, print the line, write the table."""
+    """Probe every category and duration, print the line, write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path)
@@ -185,7 +185,7 @@ def main() -> None:
         tiles = [with_branch(tile, branch) for tile in tiles_in(options.run / "tiles" / split)]
         teachers.append(Teacher(tiles, model.config, load_tokenizer(WEIGHTS)))
     table: dict[str, dict[str, float]] = {
-        family: {} for family in ("digit", "digit_sequence", "word", "count")
+        category: {} for category in ("digit", "digit_sequence", "word", "count")
     }
     for kind, names in KINDS.items():
         for duration in (None, *DURATIONS):
@@ -202,7 +202,7 @@ def main() -> None:
             else:
                 table["count"][column] = whole
             print(kind, column, each, whole, file=sys.stderr, flush=True)
-    detail = {family: detail_from(row) for family, row in table.items()}
+    detail = {category: detail_from(row) for category, row in table.items()}
     passed = sum(seconds is not None and seconds <= 60 for seconds in detail.values())
     line = {
         "benchmark": "gate",

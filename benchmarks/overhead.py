@@ -90,7 +90,7 @@ def help_seconds(times: int) -> float:
 
 
 def step_milliseconds(runs: int) -> dict[str, float]:
-    """Median milliseconds per step, by way of running."""
+    """Median milliseconds per step, for each way of running."""
     store = RecordingStore()
     samples = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 30).astype(np.float32)
     whole = store.add(Recording.from_array(samples, 16000))
@@ -130,7 +130,7 @@ def step_milliseconds(runs: int) -> dict[str, float]:
 def main() -> None:
     """Measure both, print the line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=50, help="runs of the graph per way of running")
+    parser.add_argument("--runs", type=int, default=50, help="runs of the graph for each way of running")
     options = parser.parse_args()
     cpu = help_seconds(5)
     steps = step_milliseconds(options.runs)

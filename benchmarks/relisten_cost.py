@@ -4,8 +4,8 @@ A turn is what follows ``</seg>``: the crop (3 s) is read and encoded, put into 
 the end of its answer. Two engines run the same turns on the same weights:
 
 - *cached*: as echo-agent runs. The context up to the call is in the KV cache, and only the crop is new;
-- *resend*: nothing is kept (both stores have no room). The recording and the crop are encoded, and the whole context is
-  computed again, as the released inference code of the Echo paper does it.
+- *resend*: nothing is cached (both stores have size 0). The recording and the crop are encoded, and the whole context
+  is computed again, as the released inference code of the Echo paper does it.
 
 The recordings are the examples of this repository, one after another, as FLAC files. Every turn hears another crop, so
 none is found in a store. Both engines are warm, and they run one after the other, twice: two at once would slow each
@@ -33,9 +33,9 @@ import soundfile
 import torch
 
 from echo_agent import Recording, RecordingStore, SamplingParams, TorchEngine, load_family
+from echo_agent.audio.recording import AudioRef
 from echo_agent.engine import Generation
 from echo_agent.families import Family, Piece
-from echo_agent.recording import AudioRef
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUESTION = "Which digits are spoken after the drum?"
@@ -52,7 +52,7 @@ ROUNDS = 2
 
 
 def recording(seconds: int, folder: Path) -> Recording:
-    """The first so many seconds of all examples in a row."""
+    """The first ``seconds`` of all examples, one after another."""
     parts = [soundfile.read(path, dtype="float32") for path in sorted(EXAMPLES.glob("*.flac"))]
     rate = parts[0][1]
     samples = np.concatenate([samples for samples, _ in parts])

@@ -5,26 +5,26 @@ a recording of its own (questions of detail first, then those on the longest rec
 at its temperature. Counterfactual runs are left out. Three sides make the same runs from the same seed:
 
 - *at_once*: all 64 together, as RL makes them (:mod:`echo_agent.finetune.rollouts`);
-- *one_by_one*: each after the one before it has ended, on the same kind of engine with its caches;
-- *resend*: the same, but nothing is kept between two turns (both stores of the engine have no room). The recording and
+- *one_by_one*: one after another, on the same kind of engine with its caches;
+- *resend*: the same, but nothing is cached between two turns (both stores of the engine have size 0). The recording and
   all crops are encoded, and the whole context is computed again, for every turn of every run, as in the released
   trainer of the Echo paper. Within a turn keys and values are kept. Only the first two runs of each question are
   made, 16 in all; rates are per rollout.
 
 Every pass has an engine of its own per side, one after another, since each engine has worker threads. It begins as a
-step of RL begins: the features of the first listens are in the store, keys, values and embeddings are not, and of the
-crops nothing is known. (*resend* has nowhere to put features: it is given no start, and needs none.) A first pass
-with another seed warms and is not counted; each counted pass has a seed of its own. Rates are medians over passes.
+step of RL begins: the features of the first listens are in the store; keys, values, embeddings and everything about
+crops are not. (*resend* has no store, so nothing is prepared for it.) A first pass with another seed is a warm-up and
+not counted; each counted pass has a seed of its own. Rates are medians over passes.
 
 The sides must write the same tokens. ``different`` counts the runs of *one_by_one* and *resend* that differ from those
-of *at_once*. That may happen where two tokens nearly tie; where no token of either run was a near tie, it is an error.
+of *at_once*. That may happen if two tokens nearly tie; if neither run has a near tie, it is an error.
 
     python benchmarks/rollouts.py [--model echo-nano] [--passes 2]
 
 Encoding crops keeps the machine busy whether batched or not, so its share bounds what batching can gain. Therefore the
 two sides that keep features make their runs a second time, without keys, values and embeddings, but with the features
-of the crops in the store (``stored``): a step of RL lies between the two, nearer to the first the more the policy
-points to places that it has not asked for before.
+of the crops in the store (``stored``). A step of RL lies between the two, nearer to the first if the policy points to
+more places that it has not asked for before.
 
 Prints one JSON line. ``ratio`` is at once over resend in rollouts per second (goal: at least 6), ``ratio_own`` at once
 over one by one (goal: at least 3), ``ratio_own_stored`` the same where crops are stored too. ``listened`` is the share
@@ -46,11 +46,11 @@ import torch
 
 from echo_agent import Recording, RecordingStore, SamplingParams, TorchEngine, load_family
 from echo_agent.chat import TOKENS_KEY, ChatLALM
+from echo_agent.controls import Control
 from echo_agent.families import Family
-from echo_agent.finetune.config import RLRecipe, RolloutPart, read_recipe
+from echo_agent.finetune.config import RLRecipe, RolloutConfig, read_recipe
 from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.rollouts import Rollout, Rollouts, Task
-from echo_agent.graphs.state import Control
 from echo_agent.results import EchoResult
 from echo_agent.rows import Row, read_rows
 
@@ -63,9 +63,9 @@ SIDES = ("at_once", "one_by_one", "resend")
 
 
 class Noted(Rollouts):
-    """Rollouts that note the result of every run, by its number: near ties and timings are not in a rollout."""
+    """Rollouts that keep the result of every run by its number: near ties and timings are not in a rollout."""
 
-    def __init__(self, model: ChatLALM, recordings: RecordingStore, part: RolloutPart) -> None:
+    def __init__(self, model: ChatLALM, recordings: RecordingStore, part: RolloutConfig) -> None:
         """As for :class:`Rollouts`."""
         super().__init__(model, recordings, part)
         self.results: dict[int, EchoResult] = {}
@@ -94,7 +94,7 @@ class Made:
         return {name: value / len(self.rollouts) for name, value in spent.items()}
 
     def near_ties(self, run: int) -> int:
-        """Tokens of a run that another came very close to."""
+        """Tokens of a run that nearly tied with another."""
         metadata = [message.response_metadata for message in self.results[run].messages]
         return sum(found[TOKENS_KEY]["near_ties"] for found in metadata if TOKENS_KEY in found)
 
@@ -116,14 +116,14 @@ def make_tasks(store: RecordingStore) -> list[Task]:
 
 
 def open_engine(side: str, family: Family, store: RecordingStore) -> TorchEngine:
-    """An engine that keeps all that there is room for, or nothing."""
+    """An engine with caches, or without any."""
     if side == "resend":
         return TorchEngine(family, store, kv_bytes=0, feature_bytes=0)
     return TorchEngine(family, store)
 
 
 def start(engine: TorchEngine, model: ChatLALM, tasks: Sequence[Task]) -> None:
-    """Bring an engine to where a step of RL begins: first listens are encoded, by its own thread; no more is kept."""
+    """Bring an engine to where a step of RL begins: it has encoded the first listens, and nothing else."""
     for task in tasks[::GROUP]:
         sample, family = task.sample, model.family
         head = model.dialect.head(family, [task.recording], sample.question, sample.choices)
@@ -132,7 +132,7 @@ def start(engine: TorchEngine, model: ChatLALM, tasks: Sequence[Task]) -> None:
 
 
 def timed(rollouts: Rollouts, side: str, tasks: Sequence[Task], seed: int) -> tuple[float, list[Rollout]]:
-    """Make the runs as a side does; how long it took, and what they are."""
+    """Make the runs as a side does; the time it took, and the runs."""
     began = time.perf_counter()
     if side == "at_once":
         done = rollouts.run(tasks, seed)
@@ -142,7 +142,7 @@ def timed(rollouts: Rollouts, side: str, tasks: Sequence[Task], seed: int) -> tu
 
 
 def run_pass(
-    side: str, family: Family, store: RecordingStore, part: RolloutPart, tasks: Sequence[Task], seed: int
+    side: str, family: Family, store: RecordingStore, part: RolloutConfig, tasks: Sequence[Task], seed: int
 ) -> Made:
     """One side once, on an engine of its own."""
     with open_engine(side, family, store) as engine:

@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from echo_agent.finetune.data.clips import SAMPLE_RATE
-from echo_agent.finetune.data.mixing import SceneSettings
-from echo_agent.finetune.data.own_bank import bank_from_folder
-from echo_agent.finetune.data.scene_files import mix_scenes
-from echo_agent.finetune.data.speech import DIGITS
+from echo_agent.finetune.data.bank.clips import SAMPLE_RATE
+from echo_agent.finetune.data.bank.user_clips import bank_from_folder
+from echo_agent.finetune.data.scenes.mixer import SceneSettings
+from echo_agent.finetune.data.scenes.render import mix_scenes
+from echo_agent.finetune.data.vocabulary import DIGITS
 
 GOAL = 100
 MEMORY_GOAL = 1.1
@@ -76,9 +76,7 @@ def measure(bank: Path, out: Path, count: int) -> tuple[float, float, float]:
 def main() -> None:
     """Measure few and many scenes, print the line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--bank", type=Path, help="folder of a sound bank; one is generated where none is given"
-    )
+    parser.add_argument("--bank", type=Path, help="folder of a sound bank; without it, one is generated")
     parser.add_argument("--few", type=int, default=50, help="scenes of the shorter run")
     parser.add_argument("--many", type=int, default=400, help="scenes of the longer run")
     options = parser.parse_args()

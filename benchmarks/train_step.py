@@ -2,18 +2,19 @@
 
 A short run of the recipe ``nano-rl`` (counterfactual runs and a reference model included; 8 questions x 8 rollouts per
 step in place of 16 x 8, and no rehearsal, since these questions come without reasoning) on a small dataset that is made
-here: the 24 questions of the examples of this repository. Functions are timed from outside, by wrapping them:
+here: the 24 questions of the examples of this repository. Functions are timed by wrapping them:
 
 - *rollout*: ``Rollouts.run``, the encoding of audio included;
 - *reward*: what the trainer calls to compute the rewards;
 - *forward*: log-probabilities of the policy (with the gradient's graph) and of the reference model;
 - *backward*: ``accelerator.backward``;
 - *optimiser*: clipping the gradient and the optimiser's step;
-- *other*: all else: tensors made of rollouts, advantages, the loss, data loading, the log, checkpoints.
+- *other*: everything else: tensors made of rollouts, advantages, the loss, data loading, the log, checkpoints.
 
 A step is the time from the beginning of one generation to the beginning of the next. The first steps are dropped, and
-the last, which no other follows. The run saves every other step, to be seen doing it; a checkpoint, with the curves
-that are drawn then, is counted in *other* as often as the recipe saves. Shares are of all measured steps together.
+the last, which no other follows. The run saves every other step, so that saving is measured; a checkpoint, with the
+curves that are drawn then, is counted in *other* as often as the recipe saves. Shares are of all measured steps
+together.
 
 ``share_outside`` is the share of reward and *other*: a step without rollout, forward, backward and optimiser (goal: at
 most 0.05). That leaves out what a rollout spends outside the model: the graph, the chat model, reading audio, and the
@@ -50,6 +51,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 
 from echo_agent.engine import batch
 from echo_agent.families.nano import NanoFamily
+from echo_agent.finetune.callbacks import Journal, read_log
 from echo_agent.finetune.config import RLRecipe, read_recipe
 from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.dataset import write_dataset
@@ -57,7 +59,6 @@ from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.grpo import ListeningGRPOTrainer
 from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.rollouts import Rollouts
-from echo_agent.finetune.watch import Journal, read_log
 from echo_agent.rows import read_rows
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -71,23 +72,23 @@ ENGINE = "echo-agent-engine"
 
 
 class Clock:
-    """Notes when functions were called, and for how long."""
+    """Records when functions were called, and for how long."""
 
     def __init__(self) -> None:
-        """Nothing is timed yet."""
+        """Start with nothing timed."""
         self.calls: list[tuple[str, float, float, int]] = []
         """Part, beginning, seconds, and what :meth:`time` was told to count."""
 
     def time(
         self, part: str, owner: Any, name: str, thread: str = "", count: Callable[[Any], int] = lambda _: 0
     ) -> None:
-        """Put a timed function in the place of ``owner.name``, for good.
+        """Replace ``owner.name`` by a timed function, permanently.
 
         Args:
             part: What its time belongs to.
             owner: A class or a module.
             name: Its function.
-            thread: Only calls in the thread of this name; all where empty.
+            thread: Only calls in the thread of this name; all if empty.
             count: Applied to what is returned.
         """
         function = getattr(owner, name)
@@ -103,7 +104,7 @@ class Clock:
         setattr(owner, name, timed)
 
     def begun(self, part: str) -> list[float]:
-        """When its calls began."""
+        """When calls of ``part`` began."""
         return sorted(began for name, began, _, _ in self.calls if name == part)
 
     def between(self, first: float, last: float) -> tuple[dict[str, float], Counter[str]]:
@@ -132,11 +133,11 @@ def make_dataset(folder: Path) -> Path:
 
 
 def watch() -> Clock:
-    """Time all that is told apart."""
+    """Time every part."""
     clock = Clock()
     clock.time("rollout", Rollouts, "run")
-    clock.time("reward", ListeningGRPOTrainer, "_calculate_rewards")
-    clock.time("forward", ListeningGRPOTrainer, "_get_per_token_logps_and_entropies")
+    clock.time("reward", ListeningGRPOTrainer, "reward")
+    clock.time("forward", ListeningGRPOTrainer, "score")
     clock.time("backward", Accelerator, "backward")
     clock.time("optimiser", Accelerator, "clip_grad_norm_")
     clock.time("optimiser", AcceleratedOptimizer, "step")
@@ -159,7 +160,7 @@ def main() -> None:
     if options.steps < SAVE_EVERY or options.warm < SAVE_EVERY:
         parser.error(f"--steps and --warm must be at least {SAVE_EVERY}")
     total = options.warm + options.steps + 1
-    save_every = read_recipe("nano-rl").watch.save_every
+    save_every = read_recipe("nano-rl").save_every
     smaller = ["rollout.questions=8", "optimiser.accumulation=2", "loss.rehearsal=0"]
     recipe = read_recipe("nano-rl", [f"optimiser.steps={total}", f"watch.save_every={SAVE_EVERY}", *smaller])
     assert isinstance(recipe, RLRecipe) and recipe.rollout.updates == 1

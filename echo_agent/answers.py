@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 from echo_agent.errors import QuestionError
 
@@ -62,6 +63,16 @@ def question_text(question: str, choices: Sequence[str] | None) -> str:
     return "\n".join(lines)
 
 
+def answer_kind(question: str) -> Literal["yes-no", "time"] | None:
+    """What kind of answer an English question asks for: yes or no, a time, or (None) anything else."""
+    text = " ".join(question.casefold().split())
+    if _TIME.search(text):
+        return "time"
+    if _YES_NO.search(text) and not _OPEN.search(text):
+        return "yes-no"
+    return None
+
+
 def extract_answer(text: str, *, ended: bool = False) -> str | None:
     """The text inside the last ``<answer>...</answer>``, or None: nothing else is ever an answer.
 
@@ -76,6 +87,12 @@ def extract_answer(text: str, *, ended: bool = False) -> str | None:
     if not (closed or ended):
         return None
     return answer.strip() or None
+
+
+def as_written(text: str) -> str:
+    """What stands in the last answer of a turn, closed or not, as it was written; without one, all of the turn."""
+    _, opened, rest = text.rpartition(ANSWER)
+    return (rest.partition(ANSWER_END)[0] if opened else text).strip()
 
 
 def normalise(text: str) -> str:
@@ -120,5 +137,17 @@ def _only(wanted: str, among: Sequence[str]) -> int | None:
     return hits[0] if len(hits) == 1 else None
 
 
+_AUXILIARY = "(?:is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|should)(?:n['’]t)?(?: not)?"
+_CLAUSE = r"(?:^|[,.;:!?]\s*(?:and |but |so )?)"
+_TIME = re.compile(
+    rf"{_CLAUSE}(?:when {_AUXILIARY}|(?:(?:at|in|from|on) )?(?:what|which) (?:time|second|moment|point in time)"
+    r"|(?:at|after|from) how many seconds)\b"
+)
+_YES_NO = re.compile(rf"{_CLAUSE}{_AUXILIARY}\b")
+_OPEN = re.compile(
+    r"\b(?:what|which|who|whom|whose|why|how|or)\b"
+    r"|\b(?:can|could|will|would) you (?:please )?(?:tell|say|name|describe|list|count|guess|give|write)\b"
+)
+"""Words that make of a question that begins like one for yes or no another: "Is it a dog or a cat?"."""
 _AROUND = " \t\n.,;:!?\"'`´“”‘’«»()[]{}*_"
 _LABEL = re.compile(r"\(?([A-Za-z])[).:]\)?\s*")

@@ -4,9 +4,10 @@ A call renders the messages to token ids (:mod:`echo_agent.rendering`), asks the
 given and what was sampled into the AI message as a token delta. So the model can stand in any LangChain or LangGraph
 agent, while the trajectory stays exact: nothing that was sampled is ever tokenised again.
 
-Greedy by default. ``temperature``, ``top_p``, ``seed``, ``run``, ``max_new_tokens`` and ``choices`` are fields that a
-call may override: ``model.bind(run=3)``, ``model.invoke(messages, temperature=0.7)``, or ``configurable_fields``. Noise
-is a function of (seed, run, position), so the runs of one seed need numbers of their own, and batching changes nothing.
+Greedy by default. ``temperature``, ``top_p``, ``seed``, ``run``, ``max_new_tokens`` (or ``max_tokens``, as other chat
+models call it), ``max_repeats``, ``stop`` and ``choices`` are fields that a call may override: ``model.bind(run=3)`` or
+``model.invoke(messages, temperature=0.7)``. Noise is a function of (seed, run, position), so the runs of one seed need
+numbers of their own, and batching changes nothing.
 
 Calls to listen again become ``tool_calls``; what was meant as one and cannot be read becomes ``invalid_tool_calls``,
 which the caller must answer too.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -29,25 +31,26 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from echo_agent.answers import TOOL_NAME
+from echo_agent.chat_options import IGNORED, OPTIONS, renamed, unknown_names
 from echo_agent.dialects import Dialect, dialect_named
 from echo_agent.engine.generation import Generation, SamplingParams
-from echo_agent.errors import ContextError
+from echo_agent.errors import ContextError, ModelError
 from echo_agent.families.base import Family
-from echo_agent.messages import DELTA_KEY, GIVEN_KEY
+from echo_agent.messages import DELTA_KEY, GIVEN_KEY, holds_audio_data, read_contents
 from echo_agent.rendering import Context, Renderer, visible_text
+from echo_agent.tools.relisten import Reply
 from echo_agent.trajectory import Segment, TokenDelta
 
 if TYPE_CHECKING:
-    from echo_agent.engine.torch_engine import TorchEngine
+    from echo_agent.audio.recording import AudioRef
+    from echo_agent.engine import TorchEngine, VLLMEngine
 
 FINISH_KEY, TOKENS_KEY, TIMINGS_KEY, ERRORS_KEY = "finish", "tokens", "timings", "call_errors"
+WEIGHTS_KEY = "weights"
 """Further keys of ``response_metadata``."""
-
-_OPTIONS = ("temperature", "top_p", "seed", "run", "max_new_tokens", "reserve", "choices")
-_IGNORED = {"tools", "tool_choice", "stream", "strict", "parallel_tool_calls", "ls_structured_output_format"}
 
 
 class ChatLALM(BaseChatModel):
@@ -68,16 +71,35 @@ class ChatLALM(BaseChatModel):
     run: int = 0
     """Which run of this seed."""
     max_new_tokens: int = 1024
-    """Most tokens to sample in one call."""
+    """Most tokens to sample in one call; ``max_tokens`` is another name for it."""
+    max_repeats: int = 0
+    """A call ends once its text repeats itself so many times in a row; 0 lets it go on."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a call, besides those of the dialect; the text ends with the one that was written. A call that
+    names its own has those in their place."""
+    streaming: bool = False
+    """``invoke`` takes the message in pieces too, for whoever handles tokens."""
     reserve: int = 0
     """Tokens of the context that a call leaves free, for an answer that is asked for later."""
     choices: tuple[str, ...] = ()
     """What alone may be written as the answer; empty leaves the policy free."""
 
-    def __init__(self, engine: TorchEngine, **settings: Any) -> None:
-        """Wrap an engine; ``settings`` are the fields."""
-        fields: dict[str, Any] = {"engine": engine, **settings}
+    def __init__(self, engine: TorchEngine | VLLMEngine, **settings: Any) -> None:
+        """Wrap an engine; ``settings`` are the fields.
+
+        Raises:
+            TypeError: There is no such setting; the nearest name is said.
+        """
+        fields: dict[str, Any] = {"engine": engine, **renamed(settings)}
+        if unknown := [name for name in fields if name not in type(self).model_fields]:
+            raise TypeError(unknown_names("setting", unknown, (*type(self).model_fields, "max_tokens")))
         super().__init__(**fields)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _several_stops(cls, value: Any) -> Any:
+        """One string is a list of one."""
+        return () if value is None else (value,) if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -98,19 +120,24 @@ class ChatLALM(BaseChatModel):
         return self.engine.family
 
     @property
+    def max_tokens(self) -> int:
+        """Most tokens to sample in one call, under the name that other chat models have for it."""
+        return self.max_new_tokens
+
+    @property
     def _llm_type(self) -> str:
         return "echo-agent"
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
         return {"model": self.family.name, "dialect": self.dialect.name} | {
-            key: getattr(self, key) for key in _OPTIONS
+            key: getattr(self, key) for key in (*OPTIONS, "stop")
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         return super()._get_ls_params(stop=stop, **kwargs) | {
             "ls_provider": "echo-agent",
-            "ls_model_name": self.family.name,
+            "ls_model_name": kwargs.get("model", self.family.name),
         }
 
     def _resolve_model_profile(self) -> Any:
@@ -119,7 +146,12 @@ class ChatLALM(BaseChatModel):
             "audio_inputs": True,
             "text_inputs": True,
             "text_outputs": True,
-            "tool_calling": True,
+            "image_inputs": False,
+            "video_inputs": False,
+            "pdf_inputs": False,
+            "tool_calling": False,
+            "tool_choice": False,
+            "structured_output": False,
         }
 
     def bind_tools(
@@ -131,43 +163,83 @@ class ChatLALM(BaseChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Bind the tool ``relisten``: the policy knows how to call it and no other.
 
+        The profile says so (``tool_calling``, ``tool_choice``). Another tool, or a call that is demanded, is no error,
+        for agents bind what they have to any model: there is a warning, and the tool is never called.
+
         Args:
-            tools: One tool named ``relisten`` (or none).
+            tools: Tools, of which the one named ``relisten`` is called.
             tool_choice: ``auto`` or None: the policy decides for itself.
             **kwargs: Options of the calls, as for ``bind``.
-
-        Raises:
-            ValueError: Another tool, or a choice that cannot be kept.
         """
         known = [convert_to_openai_tool(entry) for entry in tools]
-        names = [entry["function"]["name"] for entry in known]
-        if set(names) - {TOOL_NAME}:
-            raise ValueError(
-                f"{self.family.name} can call {TOOL_NAME!r} and nothing else, not {', '.join(names)}"
+        others = [name for entry in known if (name := entry["function"]["name"]) != TOOL_NAME]
+        if others:
+            warnings.warn(
+                f"{self.family.name} can call {TOOL_NAME!r} and nothing else; it will never call {', '.join(others)}",
+                stacklevel=2,
             )
         if tool_choice not in (None, "auto"):
-            raise ValueError(
-                f"tool_choice {tool_choice!r} is not possible: the policy decides when to listen again"
+            warnings.warn(
+                f"tool_choice {tool_choice!r} has no effect: {self.family.name} decides when to listen again",
+                stacklevel=2,
             )
         return self.bind(tools=known, **kwargs)
 
+    # --- counting -----------------------------------------------------------------------------------------------
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Ids of a text in the model's own vocabulary; what looks like a control token is text."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return self.family.tokenize(self.family.escape(text))
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Tokens of what messages say and bring to hear, message by message, as ``trim_messages`` wants to know it.
+
+        The model's own prompt and the marks between turns are not among them, and ``tools`` add nothing:
+        ``len(model.context(messages).ids)`` is the whole context, exactly.
+        """
+        return sum(self._count(message) for message in messages)
+
+    def _count(self, message: BaseMessage) -> int:
+        """Tokens of the text and the audio of one message."""
+        text, audio = read_contents([message], self.engine.recordings)
+        reply = Reply.of(message)
+        heard = [*audio, reply.ref] if reply is not None and reply.ref is not None else audio
+        return len(self.get_token_ids(text)) + sum(len(self.family.audio_ids(ref)) for ref in heard)
+
     # --- one call -----------------------------------------------------------------------------------------------
 
+    def head(self, audio: Sequence[AudioRef], question: str, choices: Sequence[str] | None = None) -> Segment:
+        """What a question and its recordings come to in tokens, up to where the model has the word."""
+        self.engine.check_process()
+        return self._renderer.head(audio, question, choices)
+
     def context(self, messages: Sequence[BaseMessage]) -> Context:
-        """What the messages come to in tokens: the trajectory so far, and what is given next."""
+        """What the messages come to in tokens: the trajectory so far, and what is given next.
+
+        Raises:
+            ContextError: They hold what the model cannot be given, or nothing to answer.
+            EchoAgentError: This process was forked after the model was loaded.
+        """
+        self.engine.check_process()
         return self._renderer.context(messages)
 
     def _request(
         self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, options: dict[str, Any]
     ) -> tuple[Context, SamplingParams]:
         """The context of a call and how to sample after it; raises ContextError where it does not fit the model."""
-        unknown = options.keys() - _IGNORED - set(_OPTIONS)
-        if unknown:
-            raise TypeError(
-                f"ChatLALM has no option {', '.join(sorted(unknown))}; there are {', '.join(_OPTIONS)}"
+        options = renamed(options)
+        if (wanted := options.pop("model", None)) not in (None, self.family.name):
+            raise ModelError(
+                f"this call asks for the model {wanted!r}; {self.family.name} is the one that is loaded here"
             )
-        chosen = {key: getattr(self, key) for key in _OPTIONS} | {
-            k: v for k, v in options.items() if k in _OPTIONS
+        if unknown := sorted(options.keys() - IGNORED - set(OPTIONS)):
+            raise TypeError(unknown_names("option", unknown, (*OPTIONS, "max_tokens", "stop")))
+        chosen = {key: getattr(self, key) for key in OPTIONS} | {
+            k: v for k, v in options.items() if k in OPTIONS
         }
         context = self.context(messages)
         used, limit, reserve = len(context.ids), self.family.context_length, chosen.pop("reserve")
@@ -178,7 +250,16 @@ class ChatLALM(BaseChatModel):
                 "answer: shorten the question, listen again less often, or to less"
             )
         chosen["max_new_tokens"] = min(chosen["max_new_tokens"], room)
-        return context, SamplingParams(**chosen, stop=(*self.dialect.stop_strings, *(stop or ())))
+        own = self.stop if stop is None else (stop,) if isinstance(stop, str) else stop
+        return context, SamplingParams(**chosen, stop=(*self.dialect.stop_strings, *own))
+
+    async def _arequest(
+        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, options: dict[str, Any]
+    ) -> tuple[Context, SamplingParams]:
+        """The same in an event loop, which is not kept waiting while audio is read."""
+        if holds_audio_data(messages):
+            return await asyncio.to_thread(self._request, messages, stop, options)
+        return self._request(messages, stop, options)
 
     def _message(self, context: Context, generation: Generation) -> AIMessage:
         """The AI message of a generation."""
@@ -206,17 +287,28 @@ class ChatLALM(BaseChatModel):
                 "audio": generation.audio_tokens,
                 "sampled": len(generation.ids),
                 "room": self.family.context_length - len(context.ids) - len(generation.ids),
+                "steered": generation.steered,
                 "near_ties": generation.near_ties,
             },
             TIMINGS_KEY: asdict(generation.timings),
             "model_name": self.family.name,
         }
+        if generation.weights:
+            metadata[WEIGHTS_KEY] = {
+                "models": list(generation.weights),
+                "versions": list(generation.versions),
+            }
         if bad:
             metadata[ERRORS_KEY] = {call["id"]: call["error"] for call in bad}
+        fresh = context.ids[generation.cached_tokens :]
         usage = UsageMetadata(
             input_tokens=generation.prompt_tokens,
             output_tokens=len(generation.ids),
             total_tokens=generation.prompt_tokens + len(generation.ids),
+            input_token_details={  # each token counts once: audio that was cached is cached
+                "audio": fresh.count(self.family.audio_id),
+                "cache_read": generation.cached_tokens,
+            },
         )
         return AIMessage(
             content=text,
@@ -244,7 +336,7 @@ class ChatLALM(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        context, params = self._request(messages, stop, kwargs)
+        context, params = await self._arequest(messages, stop, kwargs)
         generation = await self.engine.agenerate(context.ids, context.audio, params)
         return ChatResult(generations=[ChatGeneration(message=self._message(context, generation))])
 
@@ -296,7 +388,7 @@ class ChatLALM(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        context, params = self._request(messages, stop, kwargs)
+        context, params = await self._arequest(messages, stop, kwargs)
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 

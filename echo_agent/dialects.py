@@ -1,6 +1,6 @@
 """How a call to listen again, its reply and an answer are written in tokens.
 
-Two dialects, one tool: its arguments, checks and results are the same in both.
+Three dialects, one tool: its arguments, checks and results are the same in both.
 
 *inline* is the paper's layout: the assistant's turn is continued, and the crop stands right after ``</seg>``::
 
@@ -11,6 +11,9 @@ What the tool has to say stands between the call and the audio as tool-origin to
 
 *turns* is ordinary tool calling, for models that were trained on it: a JSON call ends the assistant's turn, and a user
 turn brings the tool's response and the audio (the ChatML models speak the tool role as a user turn themselves).
+
+*crop-audio* is what LAT-Audio was taught (arXiv 2604.22245): Hermes' JSON as well, with a function and arguments of its
+own, and the audio inside of the tool's response. It can say a span and nothing else.
 
 A dialect is stateless. Times are seconds, frequencies Hz, gains dB. Parsing never guesses: what cannot be read is a
 :class:`BadCall` with the reason, and an answer is the text between ``<answer>`` and ``</answer>`` or there is none.
@@ -28,12 +31,14 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 from echo_agent.answers import ANSWER, ANSWER_END, TOOL_NAME, extract_answer, question_text
+from echo_agent.audio.recording import AudioRef, Transform
+from echo_agent.errors import ContextError
 from echo_agent.families.base import Family, Piece
-from echo_agent.recording import AudioRef, Transform
 
 THINK, THINK_END = "<think>", "</think>"
 SEG, SEG_END = "<seg>", "</seg>"
 TOOL_CALL, TOOL_CALL_END = "<tool_call>", "</tool_call>"
+CROP_AUDIO = "crop_audio"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Call:
 
 @dataclass(frozen=True)
 class BadCall:
-    """A call that could not be read, and why: ``error`` is told to the policy."""
+    """A call that could not be read, and why: the policy is given ``error``."""
 
     text: str
     error: str
@@ -170,7 +175,7 @@ class Dialect(ABC):
         Args:
             family: Whose tokens it becomes.
             said: The assistant's turn so far.
-            ended: The policy sampled its end of turn: the turn is opened anew.
+            ended: The policy sampled its end of turn: a new turn is opened.
         """
         text = (self.reopen(family) if ended else "") + self.answer_opening(said)
         return [Piece(text=text)] * bool(text)
@@ -280,15 +285,7 @@ class TurnsDialect(Dialect):
 
     def read_call(self, body: str, text: str) -> Call | BadCall:
         """Read ``{"name": "relisten", "arguments": {...}}``."""
-        try:
-            call = json.loads(body)
-        except (ValueError, RecursionError):
-            return BadCall(text, "this is not JSON")
-        if not isinstance(call, dict) or not isinstance(call.get("arguments"), dict):
-            return BadCall(text, 'write {"name": ..., "arguments": {...}}')
-        if call.get("name") != TOOL_NAME:
-            return BadCall(text, f"there is no tool {str(call.get('name'))[:24]!r}")
-        return Call(call["arguments"], text)
+        return _json_call(body, text, TOOL_NAME)
 
     def head(
         self, family: Family, recordings: Sequence[AudioRef], question: str, choices: Sequence[str] | None
@@ -297,8 +294,8 @@ class TurnsDialect(Dialect):
         pieces = [
             Piece(
                 text=family.turn_open("system")
-                + turns_prompt()
-                + family.turn_close()
+                + prompt("turns")
+                + family.turn_close("system")
                 + family.turn_open("user")
             )
         ]
@@ -306,7 +303,7 @@ class TurnsDialect(Dialect):
             label = f"Recording {number} ({ref.seconds:.1f} seconds): "
             pieces += [Piece(text=label), Piece(audio=ref), Piece(text="\n")]
         question = question_text(family.escape(question), [family.escape(choice) for choice in choices or ()])
-        return [*pieces, Piece(text=question + family.turn_close() + family.turn_open("assistant"))]
+        return [*pieces, Piece(text=question + family.turn_close("user") + family.turn_open("assistant"))]
 
     def format_call(
         self, start: float, end: float, transform: Transform | None = None, recording: int = 1
@@ -328,36 +325,114 @@ class TurnsDialect(Dialect):
         ended: bool = False,
     ) -> list[Piece]:
         """End of the assistant's turn, a user turn with response and audio, a new assistant turn."""
-        said = family.escape(observation) or ("Here it is." if ref is not None else "No more listening.")
         text = (
             (TOOL_CALL_END if unclosed and not ended else "")
             + self.end_turn(family, ended=ended)
             + family.turn_open("user")
         )
-        text += f"<tool_response>\n{said}\n</tool_response>"
-        after = Piece(text=family.turn_close() + family.turn_open("assistant"))
-        if ref is None:
-            return [Piece(text=text), after]
-        return [Piece(text=f"{text}\n"), Piece(audio=ref), after]
+        after = Piece(text=family.turn_close("user") + family.turn_open("assistant"))
+        return [Piece(text=text), *self._response(family, observation, ref), after]
+
+    def _response(self, family: Family, observation: str, ref: AudioRef | None) -> list[Piece]:
+        """What the tool says, then the audio."""
+        said = family.escape(observation) or ("Here it is." if ref is not None else "No more listening.")
+        text = f"<tool_response>\n{said}\n</tool_response>"
+        return [Piece(text=text)] if ref is None else [Piece(text=f"{text}\n"), Piece(audio=ref)]
 
     def readable_reply(self, observation: str, *, unclosed: bool = False) -> str:
         """The observation on a line of its own."""
         return (TOOL_CALL_END if unclosed else "") + (f"\n({observation})\n" if observation else "\n")
 
 
+class CropAudioDialect(TurnsDialect):
+    """LAT-Audio's: ``crop_audio(start_sec, end_sec)`` in Hermes' JSON, the crop inside of the tool's response."""
+
+    name = "crop-audio"
+
+    def read_call(self, body: str, text: str) -> Call | BadCall:
+        """Read ``{"name": "crop_audio", "arguments": {"start_sec": 12.4, "end_sec": 15.0}}``."""
+        call = _json_call(body, text, CROP_AUDIO)
+        if isinstance(call, BadCall):
+            return call
+        if call.arguments.keys() != {"start_sec", "end_sec"}:
+            return BadCall(text, "write start_sec and end_sec in seconds, and nothing else")
+        return Call({"start": call.arguments["start_sec"], "end": call.arguments["end_sec"]}, text)
+
+    def head(
+        self, family: Family, recordings: Sequence[AudioRef], question: str, choices: Sequence[str] | None
+    ) -> list[Piece]:
+        """A system turn with the function's signature, then the audio and the question in a user turn."""
+        system = family.turn_open("system") + prompt(CROP_AUDIO) + family.turn_close("system")
+        heard = [piece for ref in recordings for piece in (Piece(audio=ref), Piece(text="\n"))]
+        asked = question_text(family.escape(question), [family.escape(choice) for choice in choices or ()])
+        rule = f"Write your answer alone between {ANSWER} and {ANSWER_END}."
+        after = f"{asked}\n{rule}{family.turn_close('user')}{family.turn_open('assistant')}"
+        return [Piece(text=system + family.turn_open("user")), *heard, Piece(text=after)]
+
+    def format_call(
+        self, start: float, end: float, transform: Transform | None = None, recording: int = 1
+    ) -> str:
+        """The JSON call between its tags.
+
+        Raises:
+            ContextError: It asks for more than a span of the first recording.
+        """
+        if recording != 1 or transform not in (None, Transform()):
+            raise ContextError(
+                f"the dialect {self.name} can ask for a span of the first recording, and for nothing else: not for "
+                "another speed, band or gain, or another recording"
+            )
+        arguments = {"start_sec": start, "end_sec": end}
+        return f"{TOOL_CALL}\n{json.dumps({'name': CROP_AUDIO, 'arguments': arguments})}\n{TOOL_CALL_END}"
+
+    def write_call(self, arguments: dict[str, Any]) -> str:
+        """A call with raw arguments; empty where it cannot be said."""
+        try:
+            return super().write_call(arguments)
+        except ContextError:
+            return ""
+
+    def _response(self, family: Family, observation: str, ref: AudioRef | None) -> list[Piece]:
+        """JSON with the audio in it, as a result; or with what the tool says, as an error."""
+        said = json.dumps(family.escape(observation), ensure_ascii=False)[1:-1]
+        opened, closed = "<tool_response>\n", "\n</tool_response>"
+        if ref is None:
+            return [Piece(text=f'{opened}{{"error": "{said or "No more listening."}"}}{closed}')]
+        note = f" ({said})" if said else ""
+        before = Piece(text=f'{opened}{{"result": "Segment extracted: ')
+        return [before, Piece(audio=ref), Piece(text=f'{note}"}}{closed}')]
+
+
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect for dialect in (InlineDialect(), TurnsDialect(), CropAudioDialect())
+}
+"""Dialects by name."""
+
+
 def dialect_named(name: str) -> Dialect:
-    """The dialect called ``inline`` or ``turns``."""
-    if name == InlineDialect.name:
-        return InlineDialect()
-    if name == TurnsDialect.name:
-        return TurnsDialect()
-    raise ValueError(f"there is no dialect {name!r}: take 'inline' or 'turns'")
+    """The dialect of that name; raises ValueError where there is none."""
+    if name not in DIALECTS:
+        raise ValueError(f"there is no dialect {name!r}: take {' or '.join(map(repr, DIALECTS))}")
+    return DIALECTS[name]
+
+
+def _json_call(body: str, text: str, function: str) -> Call | BadCall:
+    """A call of ``function`` in Hermes' JSON, its arguments as they were written."""
+    try:
+        call = json.loads(body)
+    except (ValueError, RecursionError):
+        return BadCall(text, "this is not JSON")
+    if not isinstance(call, dict) or not isinstance(call.get("arguments"), dict):
+        return BadCall(text, 'write {"name": ..., "arguments": {...}}')
+    if call.get("name") != function:
+        return BadCall(text, f"there is no tool {str(call.get('name'))[:24]!r}")
+    return Call(call["arguments"], text)
 
 
 @cache
-def turns_prompt() -> str:
-    """System text of the turns dialect, with the tool's signature."""
-    return (files("echo_agent") / "prompts" / "turns.txt").read_text(encoding="utf-8").rstrip("\n")
+def prompt(name: str) -> str:
+    """System text of a dialect, with the signature of its tool."""
+    return (files("echo_agent") / "prompts" / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n")
 
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+|nan|inf(?:inity)?)"

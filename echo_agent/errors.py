@@ -4,19 +4,38 @@
     ├── RecordingError            a recording cannot be opened, read or heard
     │   └── RecordingTooLongError it is longer than the model can hear
     ├── ModelError                a model cannot be named, found or loaded
+    │   └── ServerError           a model's server cannot be reached, refuses, or gives what it should not
     ├── QuestionError             a question, its choices or an option is unusable
     ├── ContextError              the context cannot be run as it stands
     │   └── PlaceholderError      placeholders and audio features do not agree
     ├── DataError                 a data or configuration file is malformed
-    └── MissingExtraError         a feature needs a package that is not installed
+    ├── MissingExtraError         a feature needs a package that is not installed
+    └── InterruptedWorkError      Ctrl-C, and what was kept of the work
 
-Every message says what was wrong, which file or argument it was, and what to do about it. Mistakes of the *policy*
-(a span out of range, a call that cannot be parsed) are not errors: the tool answers them with an observation.
+Every message says what was wrong, which file or argument it was, and what to do about it. It is one line, or one for
+each argument: a line break in a name is written out, so that no name looks like a line of ours. Mistakes of the
+*policy* (a span out of range, a call that cannot be parsed) are not errors: the tool answers them with an observation.
 """
+
+from echo_agent.terminal import printable
+
+_BYTES = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
+"""How Python holds the bytes of a file name that are no UTF-8."""
+LONGEST = 4000
+"""Characters of a line; what is quoted in it may be a file of megabytes."""
+
+
+def _short(line: str) -> str:
+    """The line, its middle left out where it is too long: what is wrong stands at an end."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 class EchoAgentError(Exception):
     """The base of every error that echo-agent raises on purpose."""
+
+    def __str__(self) -> str:
+        r"""The message in plain characters, for names in it may hold anything; bytes that are no UTF-8 as ``\xe9``."""
+        return "\n".join(_short(printable(f"{line}".translate(_BYTES))) for line in self.args)
 
 
 class RecordingError(EchoAgentError):
@@ -29,6 +48,10 @@ class RecordingTooLongError(RecordingError):
 
 class ModelError(EchoAgentError):
     """A model cannot be named, found or loaded."""
+
+
+class ServerError(ModelError):
+    """The server of a model cannot be reached, refuses a request, or gives back what it should not."""
 
 
 class QuestionError(EchoAgentError):
@@ -49,3 +72,7 @@ class DataError(EchoAgentError):
 
 class MissingExtraError(EchoAgentError):
     """A feature needs a package that is not installed; the message is the install line."""
+
+
+class InterruptedWorkError(EchoAgentError):
+    """Ctrl-C, where there is more to say: what is kept, and how to resume."""

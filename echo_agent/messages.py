@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import ValidationError
 
+from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.errors import ContextError, RecordingError
-from echo_agent.recording import AudioRef, Recording
 from echo_agent.stores import RecordingStore
 from echo_agent.trajectory import TokenDelta, Trajectory
 
@@ -68,6 +68,59 @@ def read_audio_block(block: dict[str, Any], store: RecordingStore) -> AudioRef:
 def is_audio(block: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a content block is audio."""
     return isinstance(block, dict) and block.get("type") in ("audio", "input_audio")
+
+
+def holds_audio_data(messages: Iterable[BaseMessage]) -> bool:
+    """Whether audio itself stands in the messages: to read it may start a decoder, which takes time."""
+    return any(
+        is_audio(block) and "extras" not in block
+        for message in messages
+        if isinstance(message.content, list)
+        for block in message.content
+    )
+
+
+def read_contents(messages: Sequence[BaseMessage], store: RecordingStore) -> tuple[str, list[AudioRef]]:
+    """Text and audio of messages, in order.
+
+    Raises:
+        ContextError: A content block is neither text nor audio; the message names its type.
+        RecordingError: Audio cannot be used; see :func:`read_audio_block`.
+    """
+    audio: list[AudioRef] = []
+    for message in messages:
+        for block in message.content if isinstance(message.content, list) else ():
+            if is_audio(block):
+                audio.append(read_audio_block(block, store))
+            elif isinstance(block, dict) and _is_lost(message, block):
+                raise ContextError(
+                    f"a message of type {message.type!r} holds a content block of type {block.get('type')!r}, but the "
+                    "model takes text and audio only (blocks of type 'text' and 'audio'): leave it out, or put it into "
+                    "words"
+                )
+    return "\n".join(message.text for message in messages if message.text), audio
+
+
+def _is_lost(message: BaseMessage, block: dict[str, Any]) -> bool:
+    """Whether something would go missing with a block that is not audio."""
+    kind = block.get("type")
+    if isinstance(message, AIMessage):  # reasoning and calls of other models stand in blocks of their own
+        return isinstance(kind, str) and kind.startswith(_MEDIA)
+    return kind != "text"
+
+
+_MEDIA = (
+    "image",
+    "video",
+    "file",
+    "document",
+    "media",
+    "input_image",
+    "input_video",
+    "input_file",
+    "audio_url",
+)
+"""Beginnings of the types of blocks that are seen or heard."""
 
 
 def delta_of(message: BaseMessage) -> TokenDelta | None:

@@ -4,7 +4,7 @@ An AI message of ours carries, in ``response_metadata["echo"]``, the token delta
 trajectory is the fold over these deltas: text is never tokenised again. Deltas are believed only where they fit: each
 must continue the trajectory before it, hold what the messages before it give when they are rendered, and its sampled
 ids must read as the message's text. Where anything was trimmed or edited, or a message comes from another model, the
-whole context is rendered anew from its text, marked ``rerendered``, and never trained on.
+whole context is rendered again from its text, marked ``rerendered``, and never trained on.
 
 What is rendered has an origin: ``prompt`` for the question and for foreign text, ``tool`` for replies to calls and for
 the request to answer. Audio is a reference in a content block; standard base64 blocks are read into the store.
@@ -18,23 +18,25 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from echo_agent.answers import question_text
+from echo_agent.audio.recording import AudioRef
 from echo_agent.dialects import Dialect
 from echo_agent.errors import ContextError
 from echo_agent.families.base import Family, Piece
-from echo_agent.messages import DELTA_KEY, FORCE_KEY, QUESTION_KEY, delta_of, is_audio, read_audio_block
-from echo_agent.recording import AudioRef
+from echo_agent.forks import Lock
+from echo_agent.messages import DELTA_KEY, FORCE_KEY, QUESTION_KEY, delta_of, read_contents
 from echo_agent.stores import RecordingStore
 from echo_agent.tools.relisten import Reply
 from echo_agent.trajectory import Origin, Segment, TokenDelta, Trajectory
 
 REMEMBERED = 512
 """Beginnings of message lists that a renderer remembers."""
+HEADS = 64
+"""Heads of contexts that it remembers; they are longer."""
 
 
 def visible_text(family: Family, ids: Sequence[int]) -> str:
@@ -61,7 +63,7 @@ class Context:
     """What a list of messages comes to."""
 
     trajectory: Trajectory
-    """What is known token by token; empty where it had to be rendered anew."""
+    """What is known token by token; empty if it had to be rendered again."""
     given: tuple[Segment, ...]
     """What comes after it, before the model goes on."""
     readable: str
@@ -69,7 +71,7 @@ class Context:
     said: str
     """The assistant's turn so far, ``readable`` included."""
     rerendered: bool
-    """``given`` is the whole context, rendered anew."""
+    """``given`` is the whole context, rendered again."""
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -101,10 +103,26 @@ class Renderer:
         """Render for ``family`` in ``dialect``; audio data found in messages goes into ``store``."""
         self.family, self.dialect, self.store = family, dialect, store
         self._folds: OrderedDict[bytes, tuple[Trajectory | None, Turn]] = OrderedDict()
+        self._heads: OrderedDict[Any, Segment] = OrderedDict()
         self._lock = Lock()
 
+    def head(self, audio: Sequence[AudioRef], question: str, choices: Sequence[str] | None) -> Segment:
+        """The head of a context; rendered once, however often a run, or all runs of one question, come to it."""
+        key = (tuple(audio), question, None if choices is None else tuple(choices))
+        with self._lock:
+            if key in self._heads:
+                self._heads.move_to_end(key)
+                return self._heads[key]
+        ids, heard = self.family.render(self.dialect.head(self.family, audio, question, choices))
+        head = Segment(origin="prompt", ids=tuple(ids), audio=tuple(heard))
+        with self._lock:
+            self._heads[key] = head
+            while len(self._heads) > HEADS:
+                self._heads.popitem(last=False)
+        return head
+
     def context(self, messages: Sequence[BaseMessage]) -> Context:
-        """Fold the deltas, and render what comes after the last; where they do not fit, render everything anew."""
+        """Fold the deltas, and render what comes after the last; if they do not fit, render everything again."""
         begin, trajectory, turn, keys = self._known(messages)
         pending: list[BaseMessage] = []
         for i, message in enumerate(messages[begin:], start=begin):
@@ -197,7 +215,7 @@ class Renderer:
             first = next((i for i, m in enumerate(rest) if _is_reply(m)), len(rest))
             if not first:
                 raise ContextError("the messages begin with a reply, not with a question")
-            self._append(draft, "prompt", self._head(rest[:first]))
+            draft.segments.append(self._head(rest[:first]))
             rest = rest[first:]
             turn = Turn(begun=True)
         for message in rest:
@@ -208,7 +226,7 @@ class Renderer:
         """Render one message after the assistant had the word."""
         if isinstance(message, ToolMessage):
             reply = Reply.of(message)
-            observation, ref = (reply.observation, reply.ref) if reply else (message.text, None)
+            observation, ref = (reply.observation, reply.ref) if reply else self._foreign_reply(message)
             pieces = self.dialect.tool_reply(
                 self.family, observation, ref, unclosed=turn.unclosed, ended=turn.ended
             )
@@ -219,10 +237,10 @@ class Renderer:
             self._append(draft, "tool", self.dialect.force_answer(self.family, turn.said, ended=turn.ended))
         else:
             family = self.family
-            text, audio = self._contents([message])
+            text, audio = read_contents([message], self.store)
             closing = self.dialect.end_turn(family, ended=turn.ended) + family.turn_open("user")
             heard = [piece for ref in audio for piece in (Piece(audio=ref), Piece(text="\n"))]
-            after = family.escape(text) + family.turn_close() + family.turn_open("assistant")
+            after = family.escape(text) + family.turn_close("user") + family.turn_open("assistant")
             self._append(draft, "prompt", [Piece(text=closing), *heard, Piece(text=after)])
             draft.readable = ""
             return Turn(begun=True)
@@ -236,31 +254,31 @@ class Renderer:
         unclosed = self.dialect.parse(message.text).unclosed
         return replace(turn, said=turn.said + message.text, ended=ended, unclosed=unclosed)
 
-    def _head(self, messages: Sequence[BaseMessage]) -> list[Piece]:
+    def _head(self, messages: Sequence[BaseMessage]) -> Segment:
         """The head of the context from the messages before the first AI message."""
-        text, audio = self._contents(messages)
+        text, audio = read_contents(messages, self.store)
         question, choices = text, None
         stated = messages[-1].additional_kwargs.get(QUESTION_KEY) if len(messages) == 1 else None
         if isinstance(stated, dict) and text == question_text(
             stated.get("question", ""), stated.get("choices")
         ):
             question, choices = stated["question"], stated.get("choices")
-        return self.dialect.head(self.family, audio, question, choices)
+        return self.head(audio, question, choices)
 
-    def _contents(self, messages: Sequence[BaseMessage]) -> tuple[str, list[AudioRef]]:
-        """Text and audio of messages."""
-        audio = [
-            read_audio_block(block, self.store)
-            for message in messages
-            if isinstance(message.content, list)
-            for block in message.content
-            if is_audio(block)
-        ]
-        return "\n".join(message.text for message in messages if message.text), audio
+    def _foreign_reply(self, message: ToolMessage) -> tuple[str, AudioRef | None]:
+        """Text and audio of a reply that is not the tool's own."""
+        text, audio = read_contents([message], self.store)
+        if len(audio) > 1:
+            raise ContextError(
+                f"a tool message holds {len(audio)} pieces of audio: a reply brings at most one"
+            )
+        return text, audio[0] if audio else None
 
     def _foreign_text(self, message: AIMessage) -> str:
         """Text of an AI message that is not ours, with its calls written in this dialect."""
-        text = message.text
+        text, audio = read_contents([message], self.store)
+        if audio:
+            raise ContextError("an AI message holds audio: the model hears what users and tools give it only")
         if self.dialect.parse(text).calls:
             return text
         calls = [self.dialect.write_call(call["args"]) for call in message.tool_calls]

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import AIMessage
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from echo_agent.chat import FINISH_KEY, TIMINGS_KEY, TOKENS_KEY
+from echo_agent.answers import ANSWER
+from echo_agent.chat import FINISH_KEY, TIMINGS_KEY, TOKENS_KEY, WEIGHTS_KEY
+from echo_agent.controls import Status
 from echo_agent.errors import EchoAgentError
 from echo_agent.graphs.calls import replies_of
-from echo_agent.graphs.state import Status, current
-from echo_agent.messages import trajectory_of, transcript
+from echo_agent.graphs.state import current
+from echo_agent.graphs.usage import sampled_tokens
+from echo_agent.messages import delta_of, trajectory_of, transcript
 from echo_agent.tools import Reply
 from echo_agent.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
+    from echo_agent.families.base import Family
+
 
 class WrongCrop(BaseModel):
-    """What was delivered in the place of what was asked for (the wrong-crop control)."""
+    """What was delivered in the place of what was asked for (the controls wrong-crop, silence and oracle)."""
 
     model_config = ConfigDict(frozen=True)
 
     start: float
     end: float
     overlap: float
-    """Seconds that lie on a gold span or on what was asked for; 0 unless there was no other place."""
+    """Seconds that lie on a gold span, or under wrong-crop on what was asked for; there 0 unless there was no other
+    place."""
 
 
 class RelistenRecord(BaseModel):
@@ -47,6 +55,8 @@ class RelistenRecord(BaseModel):
     observation: str
     """What the policy was told besides; empty where it got exactly what it asked for."""
     instead: WrongCrop | None = Field(default=None, exclude_if=lambda value: value is None)
+    recording: int = Field(default=1, exclude_if=lambda value: value == 1)
+    """Which recording, counted from 1, where there are several."""
 
 
 class EchoResult(BaseModel):
@@ -56,9 +66,17 @@ class EchoResult(BaseModel):
     """The answer (with choices: the choice, as it was given); None where none could be read."""
     status: Status
     """``answered``, or ``unparsed``: nothing was written that is an answer. It is never guessed."""
+    confidence: float | None
+    """Probability, 0 to 1, that the policy gives to the answer as it is written, its closing tag included: the product
+    of its tokens' recorded probabilities (all tokens allowed, at the sampling temperature; 1 where greedy). A choice
+    that the policy would not have written by itself has a low one. None without an answer."""
+    forced: bool
+    """The answer is not the policy's own doing: it was asked for (``budget_exhausted``), or the choices held it to
+    words where more than half of its probability lay elsewhere."""
     budget_exhausted: bool
-    """The policy was asked for its answer because calls, seconds or tokens were used up."""
+    """The policy was asked for its answer: calls, seconds or tokens were used up, or it went round in a loop."""
     choice_index: int | None
+    """Place of the answer among the choices, from 0; None for an open question."""
     relistens: list[RelistenRecord]
     seconds_heard: float
     """Seconds of all re-listens; the first listen is not among them."""
@@ -69,6 +87,8 @@ class EchoResult(BaseModel):
     model: str
     text: str
     """The assistant's whole turn, with its calls and without the audio."""
+    notes: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """What was found about the recording, such as that it is cut off or that its channels cancel each other out."""
 
     _messages: list[BaseMessage] = PrivateAttr(default_factory=list)
 
@@ -83,18 +103,29 @@ class EchoResult(BaseModel):
         return trajectory_of(self._messages)
 
     @property
+    def mixed(self) -> bool:
+        """Whether the weights were exchanged in the course of the run, on the servers that sampled it."""
+        said = [message.response_metadata.get(WEIGHTS_KEY, {}) for message in self._messages]
+        return any(
+            len({name for one in said for name in one.get(kind, ())}) > 1 for kind in ("models", "versions")
+        )
+
+    @property
     def failed_calls(self) -> int:
         """Calls for which nothing was heard: they could not be read or mended."""
         return sum(reply.outcome in ("refused", "malformed") for reply in replies_of(self._messages))
 
 
-def result_of(state: Mapping[str, Any] | None, model: str, load_seconds: float = 0.0) -> EchoResult:
-    """The result of a run of the listening graph with a ``ChatLALM``.
+def result_of(
+    state: Mapping[str, Any] | None, family: Family | None, load_seconds: float = 0.0, *, name: str = ""
+) -> EchoResult:
+    """The result of a run of the listening graph with a ``ChatLALM``, or a ``TurnsChat``.
 
     Args:
         state: The state in which it ended.
-        model: Name of the model.
+        family: The model; None of a chat server, whose tokens are not seen.
         load_seconds: How long loading it took.
+        name: What the model is called, where that is not the family's name.
 
     Raises:
         EchoAgentError: The run has not ended.
@@ -102,31 +133,70 @@ def result_of(state: Mapping[str, Any] | None, model: str, load_seconds: float =
     if state is None or state.get("status") is None:
         raise EchoAgentError("the run has not ended: resume it first")
     messages = current(state["messages"])
-    steps = [message.response_metadata for message in messages if FINISH_KEY in message.response_metadata]
-    records = [record for record in map(_record, replies_of(messages)) if record is not None]
+    spoken = [
+        message
+        for message in messages
+        if isinstance(message, AIMessage) and FINISH_KEY in message.response_metadata
+    ]
+    steps = [message.response_metadata for message in spoken]
+    heard = _first_listens(messages)
+    records = [record for reply in replies_of(messages) if (record := _record(reply, heard)) is not None]
+    answered = state["answer"] is not None
     result = EchoResult(
         answer=state["answer"],
         status=state["status"],
+        confidence=_confidence(messages, family) if answered and family is not None else None,
+        forced=answered and bool(state["budget_exhausted"] or steps[-1][TOKENS_KEY].get("steered")),
         budget_exhausted=state["budget_exhausted"],
         choice_index=state["choice_index"],
         relistens=records,
         seconds_heard=sum(record.seconds for record in records),
         tokens={
             "prompt": steps[0][TOKENS_KEY]["prompt"],
-            "sampled": sum(step[TOKENS_KEY]["sampled"] for step in steps),
+            "sampled": sum(map(sampled_tokens, spoken)),
             "audio": steps[-1][TOKENS_KEY]["audio"],
         },
         timings={"load": load_seconds}
         | {key: sum(step[TIMINGS_KEY][key] for step in steps) for key in ("encode", "prefill", "decode")},
-        model=model,
+        model=name if family is None else family.name,
         text=transcript(messages),
     )
     result._messages = messages
     return result
 
 
-def _record(reply: Reply) -> RelistenRecord | None:
-    """The record of one reply; None where nothing was heard."""
+def _confidence(messages: Sequence[BaseMessage], family: Family) -> float:
+    """Probability of what was sampled of the last answer of a run."""
+    deltas = [delta for message in messages if (delta := delta_of(message)) is not None]
+    tokens = [
+        (token, segment.logprobs[i] if segment.logprobs else 0.0)
+        for delta in deltas
+        for segment in delta.segments
+        for i, token in enumerate(segment.ids)
+    ]
+    ids = [token for token, _ in tokens]
+    first = len(ids) - 1  # of the tokens that hold the last opening tag
+    while first > 0 and ANSWER not in family.detokenize(ids[first:]):
+        first -= 1
+    end = first + 1
+    while end < len(ids) and ANSWER not in family.detokenize(ids[first:end]):
+        end += 1
+    if not family.detokenize(ids[first:end]).endswith(ANSWER):
+        end -= 1  # its last token holds some of the answer too
+    return math.exp(sum(logprob for _, logprob in tokens[end:]))
+
+
+def _first_listens(messages: Sequence[BaseMessage]) -> list[str]:
+    """Hashes of the recordings of a run, in the order in which they were heard first."""
+    content = messages[0].content
+    blocks = content if isinstance(content, list) else []
+    return [
+        block["extras"]["echo"]["sha256"] for block in blocks if isinstance(block, dict) and "extras" in block
+    ]
+
+
+def _record(reply: Reply, heard: Sequence[str]) -> RelistenRecord | None:
+    """The record of one reply in a run about some recordings; None where nothing was heard."""
     asked = reply.asked or reply.ref
     if asked is None or reply.ref is None:
         return None
@@ -140,4 +210,5 @@ def _record(reply: Reply) -> RelistenRecord | None:
         seconds=reply.ref.seconds,
         observation=reply.observation,
         instead=instead,
+        recording=heard.index(asked.sha256) + 1 if asked.sha256 in heard else 1,
     )

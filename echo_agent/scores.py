@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from echo_agent.answers import match_choice, normalise
-from echo_agent.rows import Row
+from echo_agent.controls import Condition, Status
+from echo_agent.rows import Question
+from echo_agent.spans import seconds_on, union
 
-Control = Literal["on", "off", "wrong-crop", "silence"]
 Z95 = 1.959963984540054
 """Normal quantile of a two-sided 95 % interval."""
 
@@ -26,10 +26,17 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    control: Control
+    control: Condition
+    seed: int = 0
+    """Seed of sampling and of the choice of wrong crops."""
+    line: int = 0
+    """Line of the question in its file, from 1."""
     answer: str | None
     correct: bool
-    status: Literal["answered", "unparsed"]
+    status: Status
+    prediction: str = ""
+    """What was written as the answer, as it stands, whether or not it can be read; where no answer was opened, all that
+    was written. This is what a benchmark's own rule is applied to."""
     relistens: tuple[dict[str, Any], ...]
     """Records of what was asked for, in order."""
     tokens: dict[str, int]
@@ -39,16 +46,13 @@ class Outcome(BaseModel):
     budget_exhausted: bool
     run: str
     """Hash of row, model, seed and settings: what must be equal for this line to stand for a new run."""
+    made_by: str = ""
+    """Hash of the file of questions, model and settings: equal for all lines of one evaluation, whatever its shard."""
 
 
-def is_correct(row: Row, answer: str | None) -> bool:
+def is_correct(row: Question, answer: str | None) -> bool:
     """Whether an answer is right: the gold choice, or equal to one of the right answers after normalisation."""
-    if answer is None:
-        return False
-    if row.choices is not None:
-        found = match_choice(answer, row.choices)
-        return found is not None and found == match_choice(row.answer, row.choices)
-    return normalise(answer) in {normalise(text) for text in row.right}
+    return row.is_right(answer)
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:
@@ -91,34 +95,51 @@ def paired_difference(
 
 def overlap(heard: Iterable[tuple[float, float]], gold: Iterable[tuple[float, float]]) -> tuple[float, float]:
     """How well what was asked for meets the gold spans: the share of gold that it covers, and their IoU."""
-    heard, gold = _union(heard), _union(gold)
-    both = sum(max(0.0, min(b, d) - max(a, c)) for a, b in heard for c, d in gold)
+    heard, gold = union(heard), union(gold)
+    both = sum(seconds_on(span, gold) for span in heard)
     length_heard, length_gold = (sum(b - a for a, b in spans) for spans in (heard, gold))
     return both / length_gold, both / (length_heard + length_gold - both)
 
 
-def _union(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Disjoint spans that cover the same stretches."""
-    merged: list[tuple[float, float]] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+def bootstrap(scores: Sequence[float], *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a mean by drawing scores with replacement; the whole range where there are none."""
+    import numpy as np
+
+    if not len(scores):
+        return (0.0, 1.0)
+    rng = np.random.default_rng(seed)
+    values = np.array(scores, dtype=float)
+    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return (float(low), float(high))
 
 
-def summarise(rows: Sequence[Row], outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """Scores per control, as plain JSON: overall, by family and by difficulty."""
+def mcnemar(mended: int, spoiled: int) -> float:
+    """The exact two-sided p-value of McNemar's test.
+
+    Args:
+        mended: Questions that are right under the one condition only.
+        spoiled: Questions that are right under the other only.
+
+    Returns:
+        How likely it is that they are shared out as unevenly or more so by chance alone, 0 to 1.
+    """
+    total, fewer = mended + spoiled, min(mended, spoiled)
+    tail = sum(math.comb(total, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+def summarise(rows: Sequence[Question], outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """Scores per control, as plain JSON: overall, by category and by difficulty."""
     by_id = {row.id: row for row in rows}
-    controls: dict[str, list[Outcome]] = {}
+    controls: dict[Condition, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.id in by_id:
             controls.setdefault(outcome.control, []).append(outcome)
-    return {name: _scores(by_id, controls[name]) for name in get_args(Control) if name in controls}
+    return {name: _scores(by_id, controls[name]) for name in get_args(Condition) if name in controls}
 
 
-def _scores(rows: dict[str, Row], outcomes: list[Outcome]) -> dict[str, Any]:
+def _scores(rows: dict[str, Question], outcomes: list[Outcome]) -> dict[str, Any]:
     met = [
         overlap(((s["start"], s["end"]) for s in outcome.relistens), rows[outcome.id].gold_spans)
         for outcome in outcomes
@@ -132,7 +153,7 @@ def _scores(rows: dict[str, Row], outcomes: list[Outcome]) -> dict[str, Any]:
         "seconds_heard": _mean([outcome.seconds_heard for outcome in outcomes]),
         "gold_heard": _mean([share for share, _ in met]),
         "gold_iou": _mean([iou for _, iou in met]),
-        "by_family": _groups(outcomes, lambda outcome: rows[outcome.id].family),
+        "by_category": _groups(outcomes, lambda outcome: rows[outcome.id].category),
         "by_difficulty": _groups(outcomes, lambda outcome: rows[outcome.id].difficulty),
     }
 

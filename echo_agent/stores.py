@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from threading import Lock
 from typing import Generic, TypeVar
 
+from echo_agent.audio.recording import AudioRef, Recording
+from echo_agent.audio.transforms import Samples
 from echo_agent.errors import RecordingError
-from echo_agent.recording import AudioRef, Recording
-from echo_agent.transforms import Samples
+from echo_agent.forks import Lock
 
 __all__ = ["ByteStore", "RecordingStore", "StoreStats"]
 
@@ -91,7 +91,7 @@ class ByteStore(Generic[K, V]):
             if nbytes > self._limit:
                 self._evictions += 1
                 return False
-            while self._nbytes + nbytes > self._limit:
+            while self._held and self._nbytes + nbytes > self._limit:
                 _, (_, freed) = self._held.popitem(last=False)
                 self._nbytes -= freed
                 self._evictions += 1
@@ -205,7 +205,7 @@ class RecordingStore:
             raise RecordingError(
                 f"the recording {ref.source} is not the one that this run began with: its content changed "
                 f"(SHA-256 {opened.sha256[:12]}... instead of {ref.sha256[:12]}...). "
-                "Put the original back, or start anew"
+                "Put the original back, or begin a new run"
             )
         self._take(ref.sha256, opened)
         return opened

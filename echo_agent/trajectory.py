@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from echo_agent.audio.recording import AudioRef
 from echo_agent.errors import ContextError
-from echo_agent.recording import AudioRef
 
 Origin = Literal["prompt", "sampled", "tool"]
 """Who put a token into the context: the question, the policy, or a tool."""
@@ -96,7 +96,7 @@ class TokenDelta(BaseModel):
     """Hash of the trajectory that this delta continues; the hash of the empty one at the start."""
     segments: tuple[Segment, ...]
     rerendered: bool = False
-    """The messages before it did not match a known trajectory and were rendered anew: never trained on."""
+    """The messages before it did not match a known trajectory and were rendered again: never trained on."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON for ``response_metadata["echo"]``: runs of placeholders packed, no tuples."""

@@ -1,4 +1,4 @@
-"""Makes the recordings and questions in this folder: the first twelve scenes of a fixed seed, nothing chosen.
+"""Makes the recordings and questions in this folder: the first twelve scenes of a fixed seed, not selected.
 
     python examples/make_examples.py BANK [OUT]
 
@@ -16,15 +16,17 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from echo_agent.finetune.data.detail import difficulty
-from echo_agent.finetune.data.questions import FAMILIES, ask
-from echo_agent.finetune.data.scenes import RATE, SoundBank, make_scene, read_clips
-from echo_agent.finetune.data.testset import taught
+from echo_agent.finetune.data.bank.reader import SoundBank, read_clips
+from echo_agent.finetune.data.questions.difficulty import difficulty
+from echo_agent.finetune.data.scenes.augment import RATE
+from echo_agent.finetune.nano.questions import CATEGORIES, ask
+from echo_agent.finetune.nano.scenes import make_scene
+from echo_agent.finetune.nano.testset import taught
 
 RECORDINGS = 12
 CLOSE = ("digit_sequence", "word", "digit", "count")
-OTHERS = tuple(family for family in FAMILIES if family not in CLOSE)
-"""The first question about a recording goes round the former, the second round these."""
+OTHERS = tuple(category for category in CATEGORIES if category not in CLOSE)
+"""The first question of a recording takes its category from the former in turn, the second from these."""
 
 
 def main() -> None:
@@ -63,8 +65,8 @@ def main() -> None:
                     "choices": question.choices,
                     "answer": question.answer,
                     "gold_spans": question.gold_spans,
-                    "family": question.family,
-                    "difficulty": difficulty(question.family, duration),
+                    "family": question.category,
+                    "difficulty": difficulty(question.category, duration),
                 }
             )
     (options.out / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from echo_agent.finetune.data.cli import app as data
+from echo_agent.terminal import say
 
 app = typer.Typer(
     help="Make data, and train.", add_completion=False, no_args_is_help=True, rich_markup_mode=None
@@ -20,20 +21,22 @@ Recipe = Annotated[
 Dataset = Annotated[
     Path, typer.Argument(metavar="DATASET", help="Folder that `data build` or `data bench` wrote.")
 ]
-Run = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder of the run; one that was begun is gone on with.")
-]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run; one that was begun is resumed.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Another value: key=value, such as optimiser.steps=100.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A value in place of the recipe's: key=value, such as optimiser.steps=100; may be repeated.",
+    ),
 ]
 Features = Annotated[
-    Path | None, typer.Option(help="Where encoded audio is kept; in the dataset's folder if none is named.")
+    Path | None, typer.Option(help="Where encoded audio is kept; in the dataset's folder by default.")
 ]
 
 
 @app.command()
 def recipes(
-    name: Annotated[str, typer.Argument(metavar="[RECIPE]", help="Print this one whole.")] = "",
+    name: Annotated[str, typer.Argument(metavar="[RECIPE]", help="Print this one.")] = "",
 ) -> None:
     """List the recipes that ship with the package, or print one."""
     from echo_agent.finetune.config import RECIPES, read_recipe, recipe_names
@@ -41,58 +44,60 @@ def recipes(
     if name:
         read_recipe(name)
         path = RECIPES / f"{name}.yaml"
-        typer.echo((path if path.exists() else Path(name)).read_text(encoding="utf-8"), nl=False)
+        say((path if path.exists() else Path(name)).read_text(encoding="utf-8"), end="")
         return
     for known in recipe_names():
         lines = (RECIPES / f"{known}.yaml").read_text(encoding="utf-8").splitlines()
         about = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
-        typer.echo(f"{known:20} {about.partition('. ')[0].rstrip('.')}.")
+        say(f"{known:20} {about.partition('. ')[0].rstrip('.')}.")
 
 
 @app.command()
 def sft(recipe: Recipe, dataset: Dataset, run: Run, set: Set = None, features: Features = None) -> None:
-    """Teach a policy to listen again, from reasoning that does; ends with a folder for --model."""
+    """Supervised fine-tuning: teach a policy to listen again, from examples of it; ends with a folder for --model."""
     from echo_agent.errors import DataError
     from echo_agent.finetune.config import SFTRecipe, read_recipe
 
     chosen = read_recipe(recipe, set or ())
     if not isinstance(chosen, SFTRecipe):
         raise DataError(f"the recipe {recipe} is of the stage rl: use `echo-agent finetune rl`")
+    _tell(f"{recipe}: loading")
     from echo_agent.finetune.sft import train_sft
 
     _quiet()
     made = train_sft(chosen, dataset, run, features=features, report=_tell)
-    typer.echo(f"{made}: ready for --model")
+    say(f"{made}: ready for --model")
 
 
 @app.command()
 def rl(recipe: Recipe, dataset: Dataset, run: Run, set: Set = None, features: Features = None) -> None:
-    """Reward a policy for runs of the listening graph; ends with a folder for --model."""
+    """Reinforcement learning: reward a policy for runs of the listening graph; ends with a folder for --model."""
     from echo_agent.errors import DataError
     from echo_agent.finetune.config import RLRecipe, read_recipe
 
     chosen = read_recipe(recipe, set or ())
     if not isinstance(chosen, RLRecipe):
         raise DataError(f"the recipe {recipe} is of the stage sft: use `echo-agent finetune sft`")
+    _tell(f"{recipe}: loading")
     from echo_agent.finetune.rl import train_rl
 
     _quiet()
     made = train_rl(chosen, dataset, run, features=features, report=_tell)
-    typer.echo(f"{made}: ready for --model")
+    say(f"{made}: ready for --model")
 
 
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder to write to; one that was begun is gone on with.")
+        Path, typer.Argument(metavar="OUT", help="Folder to write to; one that was begun is resumed.")
     ],
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
-    """See the whole way in some minutes: data, SFT, RL and evaluation of a small task; ends with a model and a page."""
+    """Data, SFT, RL and evaluation of a small task, in three to ten minutes; ends with a model and a page."""
     from echo_agent.finetune.demo import run_demo
 
     _quiet()
-    typer.echo(f"{run_demo(out, seed=seed, report=_tell)}: ready for --model")
+    say(f"{run_demo(out, seed=seed, report=_tell)}: ready for --model")
 
 
 @app.command()
@@ -106,14 +111,18 @@ def merge(
     ] = "auto",
     push: Annotated[str, typer.Option(help="Also upload it to the hub under this id.")] = "",
 ) -> None:
-    """Put adapters into the weights of the model that they were trained on."""
+    """Merge adapters into the weights of the model that they were trained on."""
     from echo_agent.finetune.policy import merge
 
-    merge(adapters, out, dtype=dtype, push=push, report=typer.echo)
+    merge(adapters, out, dtype=dtype, push=push, report=_report)
 
 
 def _tell(text: str) -> None:
-    typer.echo(text, err=True)
+    say(text, error=True)
+
+
+def _report(text: str) -> None:
+    say(text, flush=True)
 
 
 def _quiet() -> None:
@@ -127,35 +136,12 @@ def _quiet() -> None:
     disable_progress_bar()
 
 
+MOST_SHARDS = 99_999
+"""The number of the next is that of the first shard that is held out."""
 Bank = Annotated[
-    Path, typer.Argument(metavar="BANK", help="Folder of the sound bank (see `echo-agent finetune bank`).")
+    Path,
+    typer.Argument(metavar="BANK", help="Folder of the sound bank (see `echo-agent finetune data bank`)."),
 ]
-
-
-@app.command()
-def fetch(
-    debs: Annotated[
-        Path, typer.Argument(metavar="DEBS", help="Folder to download and unpack the sound packages into.")
-    ],
-) -> None:
-    """Download the free sound packages (Debian; about 1.2 GB) and unpack them, without installing them."""
-    from echo_agent.finetune.data.packages import fetch
-
-    fetch(debs)
-
-
-@app.command()
-def bank(
-    debs: Annotated[
-        Path, typer.Argument(metavar="DEBS", help="Folder of the unpacked packages (see `fetch`).")
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the sound bank to.")],
-) -> None:
-    """Build the sound bank: labelled, split clips, spoken digits and words, notes of instruments."""
-    from echo_agent.finetune.data.bank import build_bank
-
-    rows = build_bank(debs, out)
-    typer.echo(f"{out}: {len(rows)} clips")
 
 
 @app.command()
@@ -165,10 +151,10 @@ def testset(
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
     """Mix the three test sets (core, unseen-package, unseen-voice) for `echo-agent eval`."""
-    from echo_agent.finetune.data.testset import SETS, build_testset
+    from echo_agent.finetune.nano.testset import SETS, build_testset
 
     for test in SETS:
-        typer.echo(f"{build_testset(bank, out, test, seed=seed)}: {test.questions} questions")
+        say(f"{build_testset(bank, out, test, seed=seed)}: {test.questions} questions")
 
 
 @app.command()
@@ -177,13 +163,17 @@ def nano(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="Folder of the run; one that is there already is resumed.")
     ],
-    shards: Annotated[int, typer.Option(min=1, help="Training shards, 320 s of audio each.")] = 160,
-    branch_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the sound branch.")] = 15,
-    steps: Annotated[int, typer.Option(min=4, help="Steps of supervised fine-tuning.")] = 12000,
+    shards: Annotated[
+        int, typer.Option(min=1, max=MOST_SHARDS, help="Training shards, 320 s of audio each.")
+    ] = 160,
+    branch_epochs: Annotated[int, typer.Option(min=1, max=100_000, help="Epochs of the sound branch.")] = 15,
+    steps: Annotated[
+        int, typer.Option(min=4, max=100_000_000, help="Steps of supervised fine-tuning.")
+    ] = 12000,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
     """Train an echo-nano: encode tiles, train the sound branch, then the decoder; ends with a folder for --model."""
-    from echo_agent.finetune.nano import NanoRecipe, train_nano
+    from echo_agent.finetune.nano.train import NanoRecipe, train_nano
 
     recipe = NanoRecipe(shards=shards, branch_epochs=branch_epochs, steps=steps, seed=seed)
-    typer.echo(f"{train_nano(bank, out, recipe, report=typer.echo)}: ready for --model")
+    say(f"{train_nano(bank, out, recipe, report=_report)}: ready for --model")

@@ -7,35 +7,36 @@ and counted.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.dialects import Dialect
 from echo_agent.errors import ContextError, DataError, RecordingError, RecordingTooLongError
-from echo_agent.families.base import Family
-from echo_agent.finetune.collate import Example
-from echo_agent.finetune.config import DataPart
+from echo_agent.families.base import TAIL, Family
+from echo_agent.finetune.batching import Example
+from echo_agent.finetune.config import DataConfig
 from echo_agent.finetune.data.dataset import read_samples, split_names
 from echo_agent.finetune.data.records import Sample
-from echo_agent.finetune.data.trajectories import Listens, to_trajectory
-from echo_agent.recording import AudioRef, Recording
+from echo_agent.finetune.data.stages import Report
+from echo_agent.finetune.trajectories import Listens, to_trajectory
 from echo_agent.stores import RecordingStore
 
+NANO = "echo-nano"
+"""The family that was taught no language."""
 SHOWN = 5
 """Most faults that one error lists."""
-
-Report = Callable[[str], None]
-"""Is told, in one line, what was done."""
 
 
 def nobody(_: str) -> None:
     """A report of a process that is not the main one."""
 
 
-def check_splits(dataset: Path, part: DataPart, *, validated: bool) -> None:
+def check_splits(dataset: Path, part: DataConfig, *, validated: bool) -> None:
     """Refuse a recipe whose splits are not there.
 
     Raises:
@@ -53,7 +54,7 @@ def check_splits(dataset: Path, part: DataPart, *, validated: bool) -> None:
 
 
 def choose_samples(
-    dataset: Path, split: str, part: DataPart, *, seed: int, reasoned: bool, limit: int | None = None
+    dataset: Path, split: str, part: DataConfig, *, seed: int, reasoned: bool, limit: int | None = None
 ) -> list[Sample]:
     """The samples of a split that a recipe asks for.
 
@@ -69,27 +70,48 @@ def choose_samples(
         DataError: There is no dataset or no such split, or nothing is left of it.
     """
     samples = read_samples(dataset, split)
-    families = {sample.family for sample in samples}
-    if unknown := sorted(set(part.families) - families):
+    categories = {sample.category for sample in samples}
+    if unknown := sorted(set(part.categories) - categories):
         raise DataError(
-            f"data.families: {dataset} has no {', '.join(unknown)} in {split!r}; "
-            f"there are {', '.join(sorted(families))}"
+            f"data.categories: {dataset} has no {', '.join(unknown)} in {split!r}; "
+            f"there are {', '.join(sorted(categories))}"
         )
     chosen = [
         sample
         for sample in samples
-        if (not part.families or sample.family in part.families)
+        if (not part.categories or sample.category in part.categories)
         and (part.longest is None or sample.duration is None or sample.duration <= part.longest)
         and (sample.reasoning.strip() or not reasoned)
     ]
     if not chosen:
         unreasoned = reasoned and not any(sample.reasoning.strip() for sample in samples)
-        why = "have reasoning to learn from" if unreasoned else "are left by data.families and data.longest"
+        why = "have reasoning to learn from" if unreasoned else "are left by data.categories and data.longest"
         raise DataError(f"{dataset}: of the {len(samples)} samples of {split!r} none {why}")
     if limit is not None and limit < len(chosen):
         order = np.random.default_rng([seed, 11]).permutation(len(chosen))[:limit]
         chosen = [chosen[int(i)] for i in sorted(order)]
     return chosen
+
+
+def check_reasoning(samples: Sequence[Sample], family: Family) -> None:
+    """Refuse reasoning in sentences for a policy that knows no language: it learns to repeat them, and hears less.
+
+    The sentences of the grammar, and of most models that write, speak of an *I*; terse reasoning never does.
+
+    Raises:
+        DataError: Most samples are in sentences, and the family is echo-nano.
+    """
+    reasoned = [sample.reasoning for sample in samples if sample.reasoning.strip()]
+    spoken = sum(bool(re.search(r"\b(I|me)\b", text)) for text in reasoned)
+    if family.kind == NANO and 2 * spoken > len(reasoned):
+        raise DataError(
+            f"{family.name} knows no language and cannot learn from reasoning in sentences ({reasoned[0][:60]!r}): "
+            "build the dataset with --reasoning terse, or train a model that knows language"
+        )
+
+
+SHORTER = 0.5
+"""Seconds by which a recording may be shorter than its rows say."""
 
 
 def open_recordings(
@@ -101,21 +123,31 @@ def open_recordings(
         The samples whose recording the family can hear, and references to whole recordings by ``sample.audio``.
 
     Raises:
-        DataError: Recordings are missing or no audio by their headers (named), or none can be heard.
+        DataError: Recordings are missing, no audio by their headers or shorter than their rows say (named), or none
+            can be heard.
     """
     found: dict[str, AudioRef] = {}
     faults: list[str] = []
     long: set[str] = set()
-    for name in dict.fromkeys(sample.audio for sample in samples):
+    stated = {sample.audio: sample.duration or 0.0 for sample in samples}
+    for name in stated:
         try:
-            found[name] = store.add(Recording.open(dataset / name))
+            recording = Recording.open(dataset / name, family.limits.longest_recording + TAIL)
+            if stated[name] - recording.duration > SHORTER:
+                raise RecordingError(
+                    f"the recording {dataset / name} is {recording.duration:.2f} s long, but its rows say "
+                    f"{stated[name]:.2f} s; {'; '.join(recording.notes) or 'build the dataset again'}"
+                )
+            for note in recording.notes:
+                report(f"{name}: {note}")
+            found[name] = store.add(recording)
             family.check_length(found[name])
         except RecordingTooLongError:
             long.add(name)
         except RecordingError as error:
             faults.append(str(error))
     if faults:
-        raise DataError(_listed(f"{dataset}: {len(faults)} of {len(found) + len(faults)} recordings", faults))
+        raise _listed(f"{dataset}: {len(faults)} of {len(found) + len(faults)} recordings", faults)
     heard = [sample for sample in samples if sample.audio not in long]
     if not heard:
         raise DataError(f"{dataset}: {family.name} can hear none of its recordings: they are too long")
@@ -150,7 +182,7 @@ def make_examples(
         else:
             examples.append(Example.of(trajectory))
     if faults:
-        raise DataError(_listed(f"{len(faults)} of {len(samples)} samples", faults))
+        raise _listed(f"{len(faults)} of {len(samples)} samples", faults)
     if not examples:
         raise DataError(f"no sample fits the context of {family.name}: {next(iter(reasons))}")
     if reasons:
@@ -158,6 +190,6 @@ def make_examples(
     return examples
 
 
-def _listed(what: str, faults: Sequence[str]) -> str:
+def _listed(what: str, faults: Sequence[str]) -> DataError:
     more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    return "\n".join([f"{what} cannot be used:", *(f"  {fault}" for fault in faults[:SHOWN]), *more])
+    return DataError(f"{what} cannot be used:", *(f"  {fault}" for fault in faults[:SHOWN]), *more)

@@ -1,4 +1,4 @@
-"""What a training holds in memory beside the weights, and whether there is room for it before it begins.
+"""What a training holds in memory in addition to the weights, and whether there is room for it before it begins.
 
 Known before the first step: gradients, AdamW's two moments, and the copy of the weights that a divergence is from.
 Activations depend on the lengths of sequences and come on top; where those are too large the first step says so.

@@ -7,26 +7,36 @@ through low-rank adapters (PEFT); the audio encoder only where a recipe says so.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_agent.dialects import Dialect, dialect_named
 from echo_agent.errors import DataError, ModelError
 from echo_agent.families.base import Family
-from echo_agent.families.loading import load_family
-from echo_agent.finetune.config import LoRAPart, ModelPart
+from echo_agent.families.loading import EMBEDDED, bases_of_adapters, load_family
+from echo_agent.finetune.config import LoRAConfig, ModelConfig
 from echo_agent.finetune.examples import Report
+from echo_agent.locks import locked_output
+from echo_agent.nano.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+ADAPTERS = "adapter_config.json"
+CARD = "README.md"
+"""Where PEFT leaves the template of a model card."""
 
-def load_policy(part: ModelPart, lora: LoRAPart | None, device: str = "") -> tuple[Family, Dialect]:
+
+def load_policy(part: ModelConfig, lora: LoRAConfig | None, device: str = "") -> tuple[Family, Dialect]:
     """Load the model of a recipe with its trainable weights marked (adapters are put on by the trainer).
 
-    Whatever is trained is held in float32, a projector beside adapters too: in bfloat16 most updates of a small rate
+    Whatever is trained is held in float32, a projector with adapters too: in bfloat16 most updates of a small rate
     are smaller than half a step of the format, and lost. ``device`` takes the place of the recipe's, where processes
     have one each.
 
@@ -41,7 +51,7 @@ def load_policy(part: ModelPart, lora: LoRAPart | None, device: str = "") -> tup
         _set_budget(family, part)
     mark_trainable(family, part.train_encoder)
     dialect = dialect_named(part.dialect or family.default_dialect)
-    if dialect.name == "turns":
+    if dialect.name != "inline":
         family.turn_open("system")  # says so where there are none
     if lora is not None:
         adapter_config(family, lora)
@@ -51,13 +61,31 @@ def load_policy(part: ModelPart, lora: LoRAPart | None, device: str = "") -> tup
     return family, dialect
 
 
+def policy_digest(name: str) -> str:
+    """A hash of the files of a model's weights, of those under adapters too; of a model on the hub, of its name.
+
+    Raises:
+        ModelError: The folder holds adapters that come to no model.
+    """
+    digest = hashlib.sha256()
+    for part in (name, *bases_of_adapters(name)):
+        folder = WEIGHTS if part == EMBEDDED else Path(os.path.expanduser(part))
+        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        if not files:
+            digest.update(part.encode())
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
 def _as_its_weights(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What goes into a module, in the precision of its weights."""
     weight = next(module.parameters())
     return tuple(value.to(weight.dtype) for value in args)
 
 
-def _set_budget(family: Family, part: ModelPart) -> None:
+def _set_budget(family: Family, part: ModelConfig) -> None:
     from echo_agent.families.nano import NanoFamily
 
     if not isinstance(family, NanoFamily):
@@ -86,7 +114,7 @@ def mark_trainable(family: Family, train_encoder: bool) -> None:
         raise ModelError(f"{family.name}: the projector {family.projector_module} has nothing to train")
 
 
-def adapted_layers(family: Family, part: LoRAPart) -> dict[str, nn.Linear]:
+def adapted_layers(family: Family, part: LoRAConfig) -> dict[str, nn.Linear]:
     """The decoder's linear layers that the recipe names, by their names in the model."""
     from torch import nn
 
@@ -98,7 +126,7 @@ def adapted_layers(family: Family, part: LoRAPart) -> dict[str, nn.Linear]:
     }
 
 
-def adapter_config(family: Family, part: LoRAPart) -> PeftConfig:
+def adapter_config(family: Family, part: LoRAConfig) -> PeftConfig:
     """Adapters on the decoder's linear layers that the recipe names.
 
     Raises:
@@ -124,17 +152,56 @@ def adapter_config(family: Family, part: LoRAPart) -> PeftConfig:
 def save_policy(
     family: Family, model: PreTrainedModel | PeftModel, folder: Path, weights: dict[str, Tensor] | None = None
 ) -> None:
-    """Write what ``EchoAgent.from_pretrained(folder)`` loads: the whole model, or adapters that name their base."""
+    """Write what ``EchoAgent.from_pretrained(folder)`` loads: the whole model, or adapters that name their base.
+
+    It is written aside, and moved into place when it is whole; what was there goes.
+
+    Raises:
+        OSError, SafetensorError: The folder cannot be written to.
+    """
     from peft import PeftModel
 
-    if not isinstance(model, PeftModel):
-        family.save(folder, weights)
+    aside = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    if isinstance(model, PeftModel):
+        # "auto" would look for the base on the hub, to see whether the embeddings were resized: they never are.
+        model.save_pretrained(str(aside), save_embedding_layers=False)
+        (aside / CARD).unlink(missing_ok=True)
+        name_base(aside, family.name)
+    else:
+        family.save(aside, weights)
+    follow_umask(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def name_base(folder: Path, name: str) -> None:
+    """Have the adapters in a folder, if it holds any, name the model that they were trained on.
+
+    A model of the package or the hub stands there by its name; one in a folder by the way there from the adapters, so
+    that both can be moved together and nothing is said of the machine.
+    """
+    path, base = folder / ADAPTERS, Path(name).expanduser()
+    if not path.exists():
         return
-    adapters: Any = model.peft_config["default"]
-    base = Path(family.name)
-    adapters.base_model_name_or_path = str(base.resolve()) if base.is_dir() else family.name
-    # "auto" would look for the base on the hub, to see whether the embeddings were resized: they never are.
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+    if base.is_dir():
+        try:
+            way = Path(os.path.relpath(base.resolve(), folder.resolve())).as_posix()
+            name = way if way.startswith(".") else f"./{way}"
+        except ValueError:  # on another drive
+            name = str(base.resolve())
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the weights in a folder the mode that new files get there; safetensors writes for the owner alone."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(mode)
 
 
 def merge(folder: Path, out: Path, *, dtype: str = "auto", push: str = "", report: Report = print) -> Path:
@@ -148,16 +215,23 @@ def merge(folder: Path, out: Path, *, dtype: str = "auto", push: str = "", repor
         report: Told what was done.
 
     Raises:
-        ModelError: The folder holds no adapters, or the model cannot be loaded or uploaded.
+        ModelError: The folder holds no adapters, or the model cannot be loaded, written or uploaded.
+        DataError: Another process writes to the same folder.
     """
     from huggingface_hub.errors import HfHubHTTPError
+    from safetensors import SafetensorError
 
-    if not (folder / "adapter_config.json").exists():
-        raise ModelError(f"{folder} holds no adapters (adapter_config.json): what it holds needs no merging")
-    if out.exists():
-        raise ModelError(f"{out} is there already: name another folder")
-    family = load_family(str(folder), "cpu", dtype)
-    family.save(out)
+    if not (folder / ADAPTERS).exists():
+        raise ModelError(f"{folder} holds no adapters ({ADAPTERS}): what it holds needs no merging")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked_output(out, str(out), "another folder"):
+            if out.exists():
+                raise ModelError(f"{out} is there already: name another folder")
+            family = load_family(str(folder), "cpu", dtype)
+            save_policy(family, family.model, out)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{out} cannot be written: {error}") from error
     report(
         f"{out}: {sum(p.numel() for p in family.model.parameters()) / 1e6:.1f} M parameters, ready for --model"
     )

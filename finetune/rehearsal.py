@@ -1,12 +1,12 @@
-"""Rehearsal: in RL the policy goes on practising what it was taught, so that rewards do not make it forget.
+"""Rehearsal: in RL the policy keeps practising what it was taught, so that rewards do not make it forget.
 
 Rewards for a few hundred questions teach a small policy where to listen, and wear away how to read what is heard there.
-So the cross-entropy of reasoning from the training split can stand beside the loss of GRPO, as that of pretraining does
+So the cross-entropy of reasoning from the training split can be added to the loss of GRPO, as that of pretraining does
 in PPO-ptx (Ouyang et al., arXiv 2203.02155, section 3.5).
 
-One example is practised for every question that is asked. Which, is a function of the seed and the step; it goes along
-with the first rollout of its question, so that passes and processes share examples as they share rollouts (with several
-updates per generation they are dealt out at random, as those are).
+One example is practised for every question that is asked. Which one is a function of the seed and the step; it is
+processed with the first rollout of its question, so that passes and processes share examples as they share rollouts
+(with several updates per generation they are dealt out at random, as those are).
 """
 
 from __future__ import annotations
@@ -20,35 +20,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from echo_agent.finetune.collate import IGNORED, Collator, Example
-from echo_agent.finetune.hearing import Listen
+from echo_agent.finetune.audio_inputs import LoadAudio
+from echo_agent.finetune.batching import IGNORED, Collator, Example
+from echo_agent.finetune.config import RLRecipe
 
 
 class Rehearsal:
     """Draws examples and computes their loss; see the module."""
 
     def __init__(
-        self,
-        examples: Sequence[Example],
-        listen: Listen,
-        pad: int,
-        *,
-        group: int,
-        weight: float,
-        seed: int,
+        self, examples: Sequence[Example], load_audio: LoadAudio, recipe: RLRecipe, pad: int
     ) -> None:
-        """Practise ``examples``.
-
-        Args:
-            examples: Trajectories with reasoning.
-            listen: Fetches what their listens are made of.
-            pad: Fills the ids.
-            group: Rollouts per question.
-            weight: Of this loss, where that of GRPO has 1.
-            seed: Of the draws.
-        """
-        self._count, self._collate = len(examples), Collator(examples, listen, pad)
-        self._group, self.weight, self._seed = group, weight, seed
+        """Practise ``examples``, trajectories with reasoning, as the recipe says; ``pad`` fills their ids."""
+        self._count, self._collate = len(examples), Collator(examples, load_audio, pad)
+        self._group, self._seed = recipe.rollout.group, recipe.seed
+        self.weight = recipe.loss.rehearsal
+        """Of this loss, where that of GRPO has 1."""
 
     def draw(self, step: int, rows: range) -> list[int | None]:
         """Places of the examples that go along with the rollouts ``rows`` that are made at an optimiser step."""
@@ -60,9 +47,9 @@ class Rehearsal:
         """Cross-entropy, in nats, of what the policy writes in examples: means over tokens, averaged over questions.
 
         Args:
-            model: What hears (:class:`~echo_agent.finetune.hearing.Hearing`).
+            model: What hears (:class:`~echo_agent.finetune.audio_inputs.AudioHook`).
             places: Of rollouts, as they were drawn, in any order and part. The sum of examples is divided by the
-                questions that so many rollouts make, so that the mean over equal parts is that of the whole.
+                questions that these rollouts make, so that the mean over equal parts is that of the whole.
         """
         device = next(model.parameters()).device
         chosen = [{"example": place} for place in places if place is not None]

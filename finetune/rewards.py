@@ -2,15 +2,15 @@
 
 A rollout is the assistant's turn ``<think>... <seg>12.4, 15.0</seg> [crop] ... </think><answer>...</answer>``. Each
 reward is a pure function of one :class:`Judged` and knows nothing of the group that GRPO compares it with; a recipe
-weighs them (:class:`~echo_agent.finetune.config.RewardPart`, whose fields are the names in :data:`REWARDS`).
+weighs them (:class:`~echo_agent.finetune.config.RewardConfig`, whose fields are the names in :data:`REWARDS`).
 
 *format*, *accuracy*, *confidence*, *relisten* and *consistency* are those of Echo (arXiv 2602.11909), second stage of
 training, after the reward of the released code (``multiturn_rl_6``: the sum of format, confidence, re-listening and
-consistency); where ours differs, its docstring says so. Echo pays for listening wherever the answer is right, whether
-listening helped or not; *overlap*, *price* and *counterfactual*, which are not in Echo, tell the difference.
+consistency). Where ours differs, its docstring says so. Echo rewards listening whenever the answer is right, whether
+listening helped or not; *overlap*, *price* and *counterfactual*, which are ours, distinguish the two.
 
 Whether something was heard again is read from ``asked``, never from the text: a call that was refused, or that came
-when the budget was used up, is no listening. Times are seconds.
+after the budget was used up, does not count. Times are seconds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from echo_agent.dialects import SEG, SEG_END, THINK, THINK_END
 from echo_agent.scores import overlap
 
 FULL = 0.5
-"""What format, accuracy and re-listening are worth each (Echo)."""
+"""Largest reward for format, accuracy and re-listening each (Echo)."""
 FAULT_LIMIT = 5
-"""Faults of consistency that count, at a tenth each (Echo)."""
+"""Most faults of consistency that are counted, a tenth each (Echo)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def format_reward(judged: Judged) -> float:
 
     Source: Echo, reward of the released code. That counts blocks; here the tags must also be in order, each of them
     once, and the answer must not be empty. Who wrote a tag does not matter: a forced answer is paid if the turn is
-    well-formed all the same, the tags that the tool wrote to ask for it included, and not otherwise.
+    well-formed with the tags that the tool wrote to ask for it.
 
     Returns:
         0 or 0.5.
@@ -86,9 +86,8 @@ def accuracy_reward(judged: Judged) -> float:
 def confidence_reward(judged: Judged) -> float:
     """Accuracy shaped by confidence ``c`` like a Brier score: being sure pays if right and costs if wrong.
 
-    Right: ``0.5 (1 - (c - 1)^2)``. Wrong: ``-0.5 c^2``. Nothing where the turn is ill-formed. What
-    is written as an answer and is none of the choices is wrong like any other, as in Echo: else an unsure policy would
-    learn to write nonsense, which costs nothing.
+    Right: ``0.5 (1 - (c - 1)^2)``. Wrong: ``-0.5 c^2``. Ill-formed turns: 0. An answer that is none of the choices is
+    wrong like any other, as in Echo: if it cost nothing, an unsure policy would learn to write nonsense.
 
     Source: Echo, the score that the released code trains with.
 
@@ -96,8 +95,8 @@ def confidence_reward(judged: Judged) -> float:
         -0.5 to 0.5: at least 0 if right, at most 0 if wrong.
 
     Raises:
-        ValueError: The answer is right and its confidence is not known. Paying the flat score in its place would pay
-            most for what is not known. A wrong answer whose confidence is not known costs nothing.
+        ValueError: The answer is right and its confidence is not known. The flat score in its place would reward
+            that most. A wrong answer whose confidence is not known costs nothing.
     """
     if not well_formed(judged.text):
         return 0.0
@@ -124,11 +123,11 @@ def relisten_reward(judged: Judged) -> float:
 
 
 def consistency_reward(judged: Judged) -> float:
-    """Costs a tenth for each call after which the thought does not go on: what follows is upper case, or another tag.
+    """Costs a tenth for each call after which the sentence does not continue: upper case or another tag follows.
 
-    White space is skipped before looking, and so is an observation in brackets that the tool wrote after the call. The
-    tag may be the next call, or the end of the thought, also where the tool wrote it because a budget was used up.
-    A call at the very end of the text is no fault. In the turns dialect a call ends the turn, so there are no faults.
+    White space is skipped first, and so is an observation in brackets that the tool wrote after the call. The tag may
+    be the next call or the end of the reasoning, even if the tool wrote it because a budget was used up. A call at the
+    very end of the text is no fault. In the turns dialect a call ends the turn, so there are no faults.
 
     Source: Echo, reward of the released code. That looks at the very next character, so that a space hides the fault,
     passes over malformed calls, and misses the second of two calls in a row.
@@ -144,8 +143,7 @@ def consistency_reward(judged: Judged) -> float:
 def overlap_reward(judged: Judged) -> float:
     """Intersection over union, in seconds, of what was heard again and where the answer can be heard.
 
-    It is about pointing, and given whether the answer is right or not. Nothing where nothing was heard again, or where
-    no gold spans are known.
+    It rewards pointing, whether the answer is right or not. 0 if nothing was heard again, or no gold spans are known.
 
     Source: ours; the measure is the ``gold_iou`` of our scores (:func:`echo_agent.scores.overlap`).
 
@@ -161,7 +159,7 @@ def overlap_reward(judged: Judged) -> float:
 def price_reward(judged: Judged) -> float:
     """What listening costs: minus the seconds of audio that were heard again, so that its weight is a price per second.
 
-    A share of the recording would make listening all but free in a long one.
+    A price by share of the recording would make listening almost free in a long one.
 
     Source: ours.
 
@@ -172,13 +170,13 @@ def price_reward(judged: Judged) -> float:
 
 
 def counterfactual_reward(judged: Judged) -> float:
-    """Paid where listening made the difference: right with what was heard again, and wrong without it.
+    """Paid if listening made the difference: right with what was heard again, and wrong without it.
 
-    Nothing where nothing was heard again, where it is right both ways, or where the run without crops was not made
+    0 if nothing was heard again, if it is right both ways, or if the run without crops was not made
     (:func:`needs_counterfactual` says for which rollouts it is needed).
 
-    Source: ours; related to the Differential Reward of AuTAgent (arXiv 2602.13685), where a tool pays only by its net
-    gain over no tool.
+    Source: ours; related to the Differential Reward of AuTAgent (arXiv 2602.13685), where a tool is rewarded only by
+    its net gain over no tool.
 
     Returns:
         0 or 1.
@@ -223,4 +221,4 @@ def _repeats(span: tuple[float, float], before: tuple[float, float]) -> bool:
 _TAGS = re.compile("|".join(map(re.escape, (THINK, THINK_END, ANSWER, ANSWER_END))))
 _OBSERVATION = r"\((?:[^()]|\([^()]*\))*\)"
 _CALLS = re.compile(rf"{re.escape(SEG)}.*?{re.escape(SEG_END)}\s*(?:{_OBSERVATION}\s*)?", re.DOTALL)
-"""A call and what is skipped after it. An observation may quote brackets of the policy's own."""
+"""A call and what is skipped after it. An observation may quote brackets that the policy wrote."""

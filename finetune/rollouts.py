@@ -1,12 +1,12 @@
 """Rollouts: sampled runs of the listening graph on a batch of questions, with what rewards and the trainer need.
 
 All runs of a batch go through the same compiled graph and the same engine at once; the engine decodes whatever is
-waiting as one batch and computes a group's common prompt once. A run depends on its question, the seed and its number
-alone, so a batch gives the same whatever else runs beside it, and a resumed training the same as one never stopped.
+waiting as one batch and computes a group's common prompt once. A run depends only on its question, the seed and its
+number, so it does not matter what else is in the batch, or whether training was resumed.
 
-A rollout is read off its trajectory: ids exactly as they were sampled, their origins and log-probabilities. Runs that
-break off are rollouts too; a run that fails with an error of ours (a context that is too long, a recording that cannot
-be read) is one without reward, and never ends the batch.
+A rollout is read from its trajectory: ids exactly as they were sampled, their origins and log-probabilities. Runs that
+break off are rollouts too. A run that fails with one of our errors (a context that is too long, a recording that cannot
+be read) has no reward, and does not end the batch.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from echo_agent.answers import ANSWER, ANSWER_END
+from echo_agent.audio.recording import AudioRef
 from echo_agent.chat import ChatLALM
-from echo_agent.errors import ContextError, EchoAgentError, QuestionError, RecordingError
+from echo_agent.controls import Control
+from echo_agent.errors import ContextError, QuestionError, RecordingError
 from echo_agent.families.base import Family
-from echo_agent.finetune.config import RolloutPart
+from echo_agent.finetune.config import RolloutConfig
 from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.rewards import Judged, needs_counterfactual
 from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
-from echo_agent.graphs.state import Control
-from echo_agent.recording import AudioRef
 from echo_agent.results import EchoResult, result_of
 from echo_agent.scores import is_correct
 from echo_agent.stores import RecordingStore
@@ -43,7 +43,7 @@ class Task:
     sample: Sample
     recording: AudioRef
     run: int
-    """Its number under the seed: the noise of sampling depends on it."""
+    """Its number: with the seed, it decides the sampling noise."""
 
 
 @dataclass(frozen=True)
@@ -55,49 +55,17 @@ class Rollout:
     judged: Judged | None
     """None where the run failed: there is nothing to reward."""
     broken: str = ""
-    """Why it broke off: ``budget``, ``unparsed``, ``edited`` or the error; empty where it ended well."""
+    """Why it broke off: ``budget``, ``unparsed``, ``edited``, ``mixed`` (the weights were exchanged meanwhile) or the
+    error; empty where it ended well."""
     failed_calls: int = 0
     """Calls for which nothing was heard."""
 
-    @property
-    def prompt_ids(self) -> list[int]:
-        """The question."""
-        return [token for segment in self._head for token in segment.ids]
-
-    @property
-    def completion_ids(self) -> list[int]:
-        """Everything after it: sampled tokens and what tools put between them."""
-        return [token for segment in self._rest for token in segment.ids]
-
-    @property
-    def mask(self) -> list[int]:
-        """1 for every token of the completion that the policy sampled."""
-        return [int(segment.origin == "sampled") for segment in self._rest for _ in segment.ids]
-
-    @property
-    def logprobs(self) -> list[float]:
-        """The engine's log-probability of every token of the completion; 0 where it was not sampled."""
-        return [value for segment in self._rest for value in segment.logprobs or (0.0,) * len(segment.ids)]
-
-    @property
-    def _head(self) -> tuple[Segment, ...]:
-        return self.trajectory.segments[: self._first]
-
-    @property
-    def _rest(self) -> tuple[Segment, ...]:
-        return self.trajectory.segments[self._first :]
-
-    @property
-    def _first(self) -> int:
-        segments = self.trajectory.segments
-        return next((i for i, segment in enumerate(segments) if segment.origin != "prompt"), len(segments))
-
 
 class Rollouts:
-    """Makes rollouts with a model; one event loop of its own serves any number of batches."""
+    """Makes rollouts with a model, in an event loop of its own that serves any number of batches."""
 
     def __init__(
-        self, model: ChatLALM, recordings: RecordingStore, part: RolloutPart, counterfactual: bool = False
+        self, model: ChatLALM, recordings: RecordingStore, part: RolloutConfig, counterfactual: bool = False
     ) -> None:
         """Run ``model`` as ``part`` says.
 
@@ -123,12 +91,18 @@ class Rollouts:
         )
         self._thread.start()
 
+    def weights_changed(self) -> None:
+        """Drop what was computed with older weights."""
+        self._model.engine.weights_changed()
+
     def run(self, tasks: Sequence[Task], seed: int) -> list[Rollout]:
         """Make all runs at once; returns their rollouts, in order.
 
         Raises:
             DataError: Features cannot be kept: the disk is full.
+            EchoAgentError: This process was forked after the model was loaded.
         """
+        self._model.engine.check_process()
         control: Control = "on" if self._part.listen else "off"
         try:
             return self._wait(self._all(tasks, seed, control))
@@ -136,7 +110,13 @@ class Rollouts:
             raise group.exceptions[0] from None
 
     def close(self) -> None:
-        """End the event loop."""
+        """End the event loop, and the runs in it that nobody waits for any more: those of an interrupted batch.
+
+        In a forked process there is no loop to end.
+        """
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -162,7 +142,9 @@ class Rollouts:
                 without = await self._result(task, seed, "off")
                 judged = replace(judged, correct_without=is_correct(task.sample, without.answer))
         except (ContextError, RecordingError, QuestionError) as error:
-            return self._failed(task, error)
+            return self._failed(task, str(error))
+        if result.mixed:
+            return self._failed(task, "mixed")
         broken = "edited" if result.trajectory.rerendered else ""
         broken = broken or ("unparsed" if result.answer is None else "budget" * judged.forced)
         return Rollout(task, result.trajectory, judged, broken, result.failed_calls)
@@ -182,17 +164,25 @@ class Rollouts:
         )
         state: Any = initial_state(sample.question, [task.recording], sample.choices, run=task.run)
         done = await self._graph.ainvoke(state, context=context)
-        return result_of(done, self._model.family.name)
+        return result_of(done, self._model.family)
 
-    def _failed(self, task: Task, error: EchoAgentError) -> Rollout:
-        """A rollout of which nothing is trained, and nothing heard, since that may be what failed: two ends of turn."""
+    def _failed(self, task: Task, why: str) -> Rollout:
+        """A rollout to train nothing on: two ends of turn, without audio, since that may be what failed."""
         end = (self._model.family.eos_ids[0],)
         nothing = Trajectory().append(Segment(origin="prompt", ids=end), Segment(origin="tool", ids=end))
-        return Rollout(task, nothing, None, str(error))
+        return Rollout(task, nothing, None, why)
+
+
+async def _end_others() -> None:
+    """Cancel all other tasks of this loop, and wait until they have ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def judge(result: EchoResult, task: Task, family: Family) -> Judged:
-    """What rewards look at, of one run."""
+    """What rewards look at in one run."""
     sample = task.sample
     correct = is_correct(sample, result.answer)
     return Judged(
@@ -237,7 +227,7 @@ def answer_confidence(trajectory: Trajectory, family: Family, right: str, correc
 
 
 def _after(ids: Sequence[int], tag: str, family: Family) -> int | None:
-    """Index of the first token after the last time that ``tag`` stands in the text of ``ids``."""
+    """Index of the first token after the last ``tag`` in the text of ``ids``."""
     before = family.detokenize(ids).rpartition(tag)
     if not before[1]:
         return None

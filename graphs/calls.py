@@ -12,15 +12,16 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langgraph.config import get_stream_writer
-from langgraph.types import interrupt
 
 from echo_agent.answers import ANSWER, ANSWER_END, TOOL_NAME
-from echo_agent.chat import ERRORS_KEY, FINISH_KEY, TOKENS_KEY, ChatLALM
-from echo_agent.graphs.control import silent_crop, wrong_crop
+from echo_agent.audio.recording import AudioRef
+from echo_agent.chat import ERRORS_KEY, TOKENS_KEY, ChatLALM
+from echo_agent.graphs.control import right_crop, silent_crop, wrong_crop
+from echo_agent.graphs.review import review
 from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current, recordings_of
-from echo_agent.messages import FORCE_KEY, is_audio, read_audio_block
-from echo_agent.recording import AudioRef
-from echo_agent.tools.relisten import Reply, audio_message, check_call, not_heard
+from echo_agent.graphs.usage import finish_of
+from echo_agent.messages import FORCE_KEY
+from echo_agent.tools.relisten import Reply, check_call, not_heard
 
 MARGIN = 48
 """Tokens of the context kept free beyond those of the answer, for what a tool has to say."""
@@ -122,7 +123,7 @@ class _Desk:
         """Tokens that are left of the context, where that is known."""
         self.needed = context.budget.answer_tokens + 2 * MARGIN
         out_of_tokens = self.spent["tokens"] >= context.budget.max_new_tokens
-        self.exhausted = "tokens" if out_of_tokens or metadata.get(FINISH_KEY) == "length" else ""
+        self.exhausted = "tokens" if out_of_tokens or finish_of(messages[-1]) == "length" else ""
         """Why the answer has to be asked for now; empty while it has not."""
 
     def answer(self, call: RawCall, *, ask: bool) -> Reply:
@@ -144,19 +145,19 @@ class _Desk:
             return Reply(outcome="exhausted")
         arguments, note = call.arguments, ""
         if ask:
-            decision = interrupt({"type": TOOL_NAME, "id": call.id, "arguments": arguments})
-            if isinstance(decision, dict):
-                arguments, note = decision, "changed by a person"
-            elif decision is not True:
-                return self._done(Reply(outcome="refused", observation=not_heard("it was not allowed")))
+            decision = review(arguments)
+            if decision.arguments is None:
+                return self._done(Reply(outcome="refused", observation=not_heard(decision.note)))
+            arguments, note = decision.arguments, decision.note
         before = [ref for ref in self.heard if ref is not None]
         heard = check_call(arguments, self.recordings, limits, before, note)
         if heard.ref is None:
             return self._done(Reply(outcome="refused", observation=heard.observation))
-        if not self._fits(heard.ref):
+        reply = self._deliver(heard.ref, heard.observation)
+        if not self._fits(reply.ref or heard.ref):
             self.exhausted = "context"
             return Reply(outcome="exhausted")
-        return self._done(self._deliver(heard.ref, heard.observation))
+        return self._done(reply)
 
     def _fits(self, ref: AudioRef) -> bool:
         """Whether the crop leaves room for the answer; takes its room if so."""
@@ -174,11 +175,14 @@ class _Desk:
         if self.context.control == "silence":
             crop = silent_crop(ref, self.context.recordings)
             return Reply(outcome="heard", observation=observation, ref=crop, asked=ref)
-        if self.context.control != "wrong-crop":
+        if self.context.control not in ("wrong-crop", "oracle"):
             return Reply(outcome="heard", observation=observation, ref=ref)
         first = self.recordings[0]
-        avoid = self.context.gold_spans if ref.sha256 == first.sha256 else ()
-        crop, overlap = wrong_crop(ref, avoid, self.context.recordings, self.context.seed)
+        gold = self.context.gold_spans if ref.sha256 == first.sha256 else ()
+        if self.context.control == "oracle":
+            crop, overlap = right_crop(ref, gold, self.spent["relistens"], self.context.hearing)
+            return Reply(outcome="heard", observation=observation, ref=crop, asked=ref, overlap=overlap)
+        crop, overlap = wrong_crop(ref, gold, self.context.recordings, self.context.seed)
         return Reply(outcome="heard", observation=observation, ref=crop, asked=ref, overlap=overlap)
 
     def _done(self, reply: Reply) -> Reply:
@@ -197,36 +201,8 @@ class _Desk:
         event |= {"start": None, "end": None}
         if asked:
             event |= {"start": asked.start, "end": asked.end, **asked.transform.model_dump()}
+            if len(self.recordings) > 1:
+                hashes = [recording.sha256 for recording in self.recordings]
+                event["recording"] = hashes.index(asked.sha256) + 1
         self.events.append(event | {"seconds": seconds, "observation": reply.observation})
         return reply
-
-
-def hearable(messages: Sequence[BaseMessage], context: ListeningContext) -> list[BaseMessage]:
-    """Messages in which references are audio that any model can hear; made for one call, and kept nowhere.
-
-    The audio of tool messages follows them in a user message, since few models take any in a tool message.
-    """
-    store, rate = context.recordings, context.rate
-    out: list[BaseMessage] = []
-    waiting: list[tuple[AudioRef, Any]] = []
-    for message in messages:
-        if waiting and not isinstance(message, ToolMessage):
-            out.append(audio_message(waiting, rate))
-            waiting = []
-        if isinstance(message, ToolMessage):
-            reply = Reply.of(message)
-            if reply is not None and reply.ref is not None:
-                waiting.append((reply.asked or reply.ref, store.crop(reply.ref, rate)))
-        elif isinstance(message.content, list) and any(map(is_audio, message.content)):
-            content: list[str | dict[str, Any]] = []
-            for block in message.content:
-                if isinstance(block, dict) and is_audio(block) and "extras" in block:
-                    ref = read_audio_block(block, store)
-                    content.append(audio_message([(ref, store.crop(ref, rate))], rate).content[1])
-                else:
-                    content.append(block)
-            message = message.model_copy(update={"content": content})
-        out.append(message)
-    if waiting:
-        out.append(audio_message(waiting, rate))
-    return out

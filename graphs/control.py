@@ -1,4 +1,7 @@
-"""Controls of what is delivered: a wrong crop, or silence, of the same length and transform as what was asked for.
+"""Controls of what is delivered in the place of what was asked for: a wrong crop, silence, or the right crop.
+
+A wrong crop and silence have the length and the transform of what was asked for; the right crop (``oracle``) is a gold
+span, however long that is.
 
 If listening again helps because of *what* is heard, the right crop must beat a wrong one that costs the same. The wrong
 place overlaps neither with a gold span nor with what was asked for, is not silence, and follows from the seed. Where no
@@ -13,8 +16,11 @@ from math import ceil, floor
 
 import numpy as np
 
-from echo_agent.recording import AudioRef, Recording, rms_db
+from echo_agent.audio.recording import AudioRef, Recording, rms_db
+from echo_agent.families.base import Limits
+from echo_agent.spans import seconds_on, union
 from echo_agent.stores import RecordingStore
+from echo_agent.tools.relisten import RelistenArgs, resolve_span
 
 SILENT_DB = -60.0
 """Level in dB of full scale up to which a stretch counts as silence."""
@@ -43,7 +49,7 @@ def wrong_crop(
         The crop, and the seconds by which it overlaps with what it should not.
     """
     length, duration = asked.end - asked.start, asked.duration
-    taken = _union([(asked.start, asked.end), *avoid])
+    taken = union([(asked.start, asked.end), *avoid])
     noise = random.Random(f"{seed}/{asked.key()}")
     free = [(ceil(a * 1000), floor((b - length) * 1000)) for a, b in _gaps(taken, duration)]
     free = [(first, last) for first, last in free if first <= last]
@@ -59,14 +65,14 @@ def wrong_crop(
         return best[1], 0.0
     starts = np.arange(0.0, duration - length + 1e-9, STEP).tolist() or [0.0]
     noise.shuffle(starts)
-    places = sorted((overlap((start, start + length), taken), i) for i, start in enumerate(starts))
+    places = sorted((seconds_on((start, start + length), taken), i) for i, start in enumerate(starts))
     places = [place for place in places if place[0] > 0 or not free] or places  # the free ones were silent
     for _, i in places[:TRIES]:
         crop = _moved(asked, starts[i], length)
         if _level(crop, store) > SILENT_DB:
-            return crop, round(overlap((crop.start, crop.end), taken), 3)
+            return crop, round(seconds_on((crop.start, crop.end), taken), 3)
     crop = best[1] if best is not None else _moved(asked, starts[places[0][1]], length)
-    return crop, round(overlap((crop.start, crop.end), taken), 3)
+    return crop, round(seconds_on((crop.start, crop.end), taken), 3)
 
 
 def silent_crop(asked: AudioRef, store: RecordingStore) -> AudioRef:
@@ -76,20 +82,28 @@ def silent_crop(asked: AudioRef, store: RecordingStore) -> AudioRef:
     return silence.span(asked.start, asked.end, asked.transform)
 
 
-def overlap(span: tuple[float, float], spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds of ``span`` that lie on disjoint ``spans``."""
-    return sum(max(0.0, min(span[1], end) - max(span[0], start)) for start, end in spans)
+def right_crop(
+    asked: AudioRef, gold_spans: Sequence[tuple[float, float]], number: int, limits: Limits
+) -> tuple[AudioRef, float]:
+    """A place where the answer is, as a crop that the model can hear.
 
+    Args:
+        asked: What was asked for; its transform is kept.
+        gold_spans: Where the answer is.
+        number: Which call of the run it answers, from 0: each gold span is delivered in turn.
+        limits: What the model can hear: a gold span is widened or cut to it, as one that is asked for would be.
 
-def _union(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Disjoint spans, in order, that cover the same."""
-    merged: list[tuple[float, float]] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+    Returns:
+        The crop, and the seconds of it that lie on gold spans. What was asked for itself, where there are none.
+    """
+    if not gold_spans:
+        return asked, 0.0
+    start, end = gold_spans[number % len(gold_spans)]
+    args = RelistenArgs(start=start, end=end, **asked.transform.model_dump())
+    crop = resolve_span(args, [asked.span()], limits).ref
+    if crop is None:  # beyond the end of the recording
+        return asked, 0.0
+    return crop, round(seconds_on((crop.start, crop.end), union(gold_spans)), 3)
 
 
 def _gaps(taken: Sequence[tuple[float, float]], duration: float) -> list[tuple[float, float]]:

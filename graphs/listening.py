@@ -1,23 +1,29 @@
 """The listening graph: ``listen -> reason -> (relisten -> reason)* -> answer``.
 
-- *listen* puts the recordings and the question into the messages.
+- *listen* puts the recordings and the question into the messages; in a thread, a newer message of a user is the
+  question (:mod:`echo_agent.graphs.question`).
 - *reason* lets the model go on until it asks to listen again, answers, or has used up its tokens.
 - *relisten* answers every call, also those that cannot be read or mended, and keeps the budget.
 - *answer* reads the answer. What is not written as one is ``unparsed``; nothing is guessed.
 
-Where there are choices, a ``ChatLALM`` that has opened its answer may write nothing but one of them, unless the context
+Where there are choices, a ``ChatLALM`` that has opened its answer is limited to them, unless the context
 says ``guided=False``. An answer that is not opened, or not finished within the budget, stays unparsed.
+
+A model that goes round in a loop before it answers is asked for its answer, as at the end of the budget; a loop inside
+the answer ends the run, and is no answer. (Only where ``options`` holds ``max_repeats``, as ``EchoAgent`` has it.)
 
 At the end of the budget the model is asked for its answer once, by a message that ``ChatLALM`` renders as the opening
 of the answer (``</think><answer>``) and other models read as a request. What it then writes is final.
 
 The graph runs sync and async, streams, checkpoints after every node when it has a saver, and can stop for a person
 before a call is answered. It is a function of its state, its context and nothing else, so a resumed run equals one that
-was never stopped. With ``stream_mode="custom"`` it sends
+was never stopped. With a context bound to it, it is a node of any other graph, with ``messages`` alone in
+common. With ``stream_mode="custom"`` it sends
 
 - ``{"type": "token", "text", "origin"}``: a piece of the assistant's turn, ``sampled`` or given by a ``tool``;
 - ``{"type": "relisten", "index", "outcome", "start", "end", "seconds", "observation", "speed", ...}``: call number
-  ``index`` was answered (with the times and the transform that are heard; None and none where nothing is);
+  ``index`` was answered (with the times and the transform that are heard; None and none where nothing is; and with the
+  ``recording``, counted from 1, where there are several);
 - ``{"type": "answer", "answer", "status", "choice_index"}``.
 """
 
@@ -25,18 +31,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import cache
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    HumanMessage,
-    message_chunk_to_message,
-)
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
@@ -44,51 +43,61 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import get_runtime
 
 from echo_agent.answers import check_question, extract_answer, match_choice, question_text
-from echo_agent.chat import FINISH_KEY, TOKENS_KEY, ChatLALM
-from echo_agent.graphs.calls import MARGIN, answer_calls, calls_of, hearable, is_forced, request_answer
-from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current, recordings_of
+from echo_agent.chat import ChatLALM
+from echo_agent.graphs.calls import answer_calls, calls_of, is_forced
+from echo_agent.graphs.question import next_question, reads_files
+from echo_agent.graphs.reason import Update, areason, reason
+from echo_agent.graphs.state import (
+    ListeningContext,
+    ListeningInput,
+    ListeningOutput,
+    ListeningState,
+    Spent,
+    current,
+)
+from echo_agent.graphs.usage import finish_of
 from echo_agent.messages import QUESTION_KEY, audio_block, transcript
-from echo_agent.tools.relisten import make_relisten
 
-Update = dict[str, Any]
 Step = Callable[[ListeningState], Any]
 AsyncStep = Callable[[ListeningState], Awaitable[Any]]
 
 
 def build_listening_graph(
+    context: ListeningContext | None = None,
+    checkpointer: BaseCheckpointSaver[Any] | bool | None = None,
     *,
-    checkpointer: BaseCheckpointSaver[Any] | Literal[True] | None = None,
     interrupt_before_tool: bool = False,
-) -> CompiledStateGraph[ListeningState, ListeningContext, ListeningState, ListeningState]:
-    """Compile the listening graph; call it with :func:`initial_state` and ``context=ListeningContext(...)``.
+) -> CompiledStateGraph[ListeningState, ListeningContext, ListeningInput, ListeningOutput]:
+    """Compile the listening graph; call it with :func:`initial_state`, or with a user's message that holds audio.
 
     Args:
-        checkpointer: Saves the state after each node; then calls need a ``thread_id``. True and None have LangGraph's
-            meaning for graphs that are nodes of another.
-        interrupt_before_tool: Stop before each call is answered (needs a checkpointer). The interrupt's value is the
-            call; resume with ``Command(resume=True)``, or with a dict of other arguments; anything else forbids it.
+        context: What every run gets that is not given a :class:`ListeningContext` of its own. With it, the graph is a
+            node of any other graph, whatever context and state that one has. Without it, each call needs
+            ``context=ListeningContext(...)``, or stands in a graph that was called with one.
+        checkpointer: A saver of its own: the state is saved after each node, and calls need a ``thread_id``. None saves
+            with the saver of the graph that this one is a node of, for the length of one run; True does so for the
+            length of the thread; False saves nothing, whatever the graph around it does.
+        interrupt_before_tool: Stop before each call is answered, for a person to decide
+            (:mod:`echo_agent.graphs.review`); needs a checkpointer, here or around.
     """
-
-    def relisten(state: ListeningState) -> Update:
-        return answer_calls(state, _context(), ask=interrupt_before_tool)
-
-    async def arelisten(state: ListeningState) -> Update:
-        context = _context()
-        if context.control == "wrong-crop":  # looks for a place that is not silent, which reads files
-            return await asyncio.to_thread(answer_calls, state, context, ask=interrupt_before_tool)
-        return answer_calls(state, context, ask=interrupt_before_tool)
-
-    graph = StateGraph(ListeningState, context_schema=ListeningContext)
-    graph.add_node("listen", _Step("listen", _listen))
-    graph.add_node("reason", _Step("reason", _reason, _areason))
-    graph.add_node("relisten", _Step("relisten", relisten, arelisten))
+    nodes = _Nodes(context, interrupt_before_tool)
+    graph = StateGraph(
+        ListeningState,
+        ListeningContext if context is None else None,
+        input_schema=ListeningInput,
+        output_schema=ListeningOutput,
+    )
+    graph.add_node("listen", _Step("listen", nodes.listen, nodes.alisten))
+    graph.add_node("reason", _Step("reason", nodes.reason, nodes.areason))
+    graph.add_node("relisten", _Step("relisten", nodes.relisten, nodes.arelisten))
     graph.add_node("answer", _Step("answer", _answer))
     graph.add_edge(START, "listen")
     graph.add_edge("listen", "reason")
     graph.add_conditional_edges("reason", _Step("next", _next), ["reason", "relisten", "answer"])
     graph.add_edge("relisten", "reason")
     graph.add_edge("answer", END)
-    return graph.compile(checkpointer=checkpointer, name="listening")
+    compiled: Any = graph.compile(checkpointer=checkpointer, name="listening")
+    return compiled
 
 
 class _Step(Runnable[Any, Any]):
@@ -106,30 +115,81 @@ class _Step(Runnable[Any, Any]):
         return self._step(input) if self._astep is None else await self._astep(input)
 
 
-def _context() -> ListeningContext:
-    """The context of this run."""
-    context = get_runtime(ListeningContext).context
-    if not isinstance(context, ListeningContext):
-        raise TypeError("the listening graph needs context=ListeningContext(model=..., recordings=...)")
-    return context
+@dataclass(frozen=True)
+class _Nodes:
+    """The nodes that need a context."""
+
+    bound: ListeningContext | None
+    ask: bool
+    """Stop before a call is answered."""
+
+    def context(self) -> ListeningContext:
+        """The context of this run: the one that it was called with, else the one that is bound."""
+        given = get_runtime(ListeningContext).context
+        context = given if isinstance(given, ListeningContext) else self.bound
+        if context is None:
+            raise TypeError(
+                "the listening graph needs context=ListeningContext(model=..., recordings=...), in the call or in "
+                "build_listening_graph"
+            )
+        return context
+
+    def listen(self, state: ListeningState) -> Update:
+        """Put the question into the messages, and everything else back to the start."""
+        return listen(state, self.context())
+
+    async def alisten(self, state: ListeningState) -> Update:
+        """The same; files and audio in messages are read in a thread."""
+        if reads_files(state):
+            return await asyncio.to_thread(listen, state, self.context())
+        return self.listen(state)
+
+    def reason(self, state: ListeningState) -> Update:
+        """Let the model go on."""
+        return reason(state, self.context())
+
+    async def areason(self, state: ListeningState) -> Update:
+        """Let the model go on."""
+        return await areason(state, self.context())
+
+    def relisten(self, state: ListeningState) -> Update:
+        """Answer the calls of the last message."""
+        return answer_calls(state, self.context(), ask=self.ask)
+
+    async def arelisten(self, state: ListeningState) -> Update:
+        """The same; a place that is not silent is looked for in a thread, since that reads files."""
+        context = self.context()
+        if context.control == "wrong-crop":
+            return await asyncio.to_thread(answer_calls, state, context, ask=self.ask)
+        return answer_calls(state, context, ask=self.ask)
 
 
 # --- listen -----------------------------------------------------------------------------------------------------
 
 
-def _listen(state: ListeningState) -> Update:
-    """Put the question into the messages, and everything else back to the start."""
-    question, choices = state["question"], state.get("choices")
+def listen(state: ListeningState, context: ListeningContext) -> Update:
+    """The question as a message, and everything else back to the start."""
+    asked = next_question(state, context)
+    if context.folder is not None:  # a reference names a file too, and whoever calls may have written it
+        for ref in asked.recordings:
+            if not ref.in_memory and ref not in context.recordings:
+                context.folder.find(ref.source)
+    question, choices = asked.text, asked.choices
     check_question(question, choices)
-    content: list[str | dict[str, Any]] = [audio_block(ref) for ref in recordings_of(state)]
-    content.append({"type": "text", "text": question_text(question, choices)})
-    asked = HumanMessage(
-        content, additional_kwargs={QUESTION_KEY: {"question": question, "choices": choices}}
+    if choices is None and context.implied and isinstance(context.model, ChatLALM):
+        choices = context.model.family.implied_choices(question, asked.recordings)
+    heard = [audio_block(ref) for ref in asked.recordings]
+    message = HumanMessage(
+        [*heard, {"type": "text", "text": question_text(question, choices)}],
+        additional_kwargs={QUESTION_KEY: {"question": question, "choices": choices}},
     )
     return {
-        "messages": [asked],
+        "messages": [message],
+        "question": question,
+        "choices": choices,
+        "recordings": [block["extras"]["echo"] for block in heard],
         "run": state.get("run", 0),
-        "settings": _context().settings(),
+        "settings": context.settings(),
         "spent": Spent(relistens=0, seconds=0.0, tokens=0),
         "budget_exhausted": False,
         "answer": None,
@@ -138,116 +198,7 @@ def _listen(state: ListeningState) -> Update:
     }
 
 
-# --- reason -----------------------------------------------------------------------------------------------------
-
-
-def _reason(state: ListeningState) -> Update:
-    """Let the model go on."""
-    context = _context()
-    messages, options = _call(state, context)
-    if not context.stream_tokens:
-        return _reasoned(state, context, _bound(context).invoke(messages, **options))
-    whole = _Whole(context, messages)
-    for chunk in _bound(context).stream(messages, **options):
-        whole.add(chunk)
-    return _reasoned(state, context, whole.message())
-
-
-async def _areason(state: ListeningState) -> Update:
-    """Let the model go on."""
-    context = _context()
-    if context.by_reference:
-        messages, options = _call(state, context)
-    else:  # reads audio
-        messages, options = await asyncio.to_thread(_call, state, context)
-    if not context.stream_tokens:
-        return _reasoned(state, context, await _bound(context).ainvoke(messages, **options))
-    whole = _Whole(context, messages)
-    async for chunk in _bound(context).astream(messages, **options):
-        whole.add(chunk)
-    return _reasoned(state, context, whole.message())
-
-
-def _call(state: ListeningState, context: ListeningContext) -> tuple[list[BaseMessage], dict[str, Any]]:
-    """Messages and options of the next call of the model."""
-    messages = current(state["messages"])
-    options = dict(context.options)
-    options |= {"temperature": context.temperature} if context.temperature is not None else {}
-    options |= {"top_p": context.top_p} if context.top_p is not None else {}
-    if context.ours:
-        budget = context.budget
-        left, reserve = budget.max_new_tokens - state["spent"]["tokens"], budget.answer_tokens + MARGIN
-        if is_forced(messages):
-            left, reserve = budget.answer_tokens, 0
-        options |= {"seed": context.seed, "run": state["run"], "max_new_tokens": left, "reserve": reserve}
-        options |= {"choices": tuple(state.get("choices") or ())} if context.guided else {}
-    return messages if context.by_reference else hearable(messages, context), options
-
-
-def _bound(context: ListeningContext) -> Runnable[Any, AIMessage]:
-    """The model with its tool; ChatLALM knows it anyway."""
-    return context.model if context.ours else context.model.bind_tools([_tool_schema()])
-
-
-@cache
-def _tool_schema() -> dict[str, Any]:
-    return convert_to_openai_tool(make_relisten([]))
-
-
-class _Whole:
-    """A message that is being streamed."""
-
-    def __init__(self, context: ListeningContext, messages: list[BaseMessage]) -> None:
-        self._write = get_stream_writer()
-        self._whole: AIMessageChunk | AIMessage | None = None
-        if isinstance(context.model, ChatLALM):
-            self._send(context.model.context(messages).readable, "tool")
-
-    def _send(self, text: str, origin: str) -> None:
-        if text:
-            self._write({"type": "token", "text": text, "origin": origin})
-
-    def add(self, chunk: AIMessage) -> None:
-        """Take one more chunk (a model that cannot stream gives its whole message as one)."""
-        self._send(str(chunk.text), "sampled")
-        both = isinstance(self._whole, AIMessageChunk) and isinstance(chunk, AIMessageChunk)
-        self._whole = self._whole + chunk if both else chunk  # pyright: ignore[reportOperatorIssue]
-
-    def message(self) -> AIMessage:
-        """The whole message."""
-        whole = self._whole
-        assert whole is not None, "a stream has at least one chunk"
-        return message_chunk_to_message(whole) if isinstance(whole, AIMessageChunk) else whole  # pyright: ignore[reportReturnType]
-
-
-def _reasoned(state: ListeningState, context: ListeningContext, message: AIMessage) -> Update:
-    """What the model's message changes: the tokens that were spent; out of tokens, it is asked for its answer."""
-    forced = is_forced(state["messages"])
-    spent = state["spent"]
-    if not forced:
-        spent = Spent(**{**spent, "tokens": spent["tokens"] + sampled_tokens(message)})
-    if forced or finish_of(message) != "length" or calls_of(message):
-        return {"messages": [message], "spent": spent}
-    return {"messages": [message, request_answer("tokens")], "spent": spent, "budget_exhausted": True}
-
-
-def sampled_tokens(message: AIMessage) -> int:
-    """How many tokens a message cost."""
-    tokens = message.response_metadata.get(TOKENS_KEY)
-    if isinstance(tokens, dict) and "sampled" in tokens:
-        return tokens["sampled"]
-    return (message.usage_metadata or {}).get("output_tokens", 0)
-
-
-def finish_of(message: BaseMessage) -> str:
-    """Why a message ended: ``eos``, ``stop``, ``length``; other models' words for these are translated."""
-    metadata = message.response_metadata
-    finish = (
-        metadata.get(FINISH_KEY) or metadata.get("finish_reason") or metadata.get("stop_reason") or "stop"
-    )
-    if FINISH_KEY in metadata:
-        return finish
-    return {"stop": "eos", "end_turn": "eos", "max_tokens": "length"}.get(finish, finish)
+# --- next -------------------------------------------------------------------------------------------------------
 
 
 def _next(state: ListeningState) -> str:

@@ -1,31 +1,35 @@
 """What a listening run is made of: its state, which is checkpointed, and its context, which is not.
 
 State is plain JSON and messages: audio is in it only as references. Samples, features, tensors and models live in the
-context, which is given anew to every call of the graph. Times are seconds.
+context, which is given to every call of the graph. Times are seconds.
+
+:class:`ListeningInput` is what goes in, :class:`ListeningOutput` what comes out, and :class:`ListeningState` all of it,
+which is what a node sees and a checkpoint holds. What goes in does not come out again, so that several runs side by
+side (``Send``) do not write to the same keys of a larger graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, BaseMessage
 from langgraph.graph.message import add_messages
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict  # the one of typing has no JSON schema before Python 3.12
 
 from echo_agent.answers import check_question
+from echo_agent.audio.recording import AudioRef
 from echo_agent.chat import ChatLALM
+from echo_agent.controls import Control, Status
 from echo_agent.errors import QuestionError, RecordingError
 from echo_agent.families.base import Limits
+from echo_agent.folder import Folder
 from echo_agent.messages import QUESTION_KEY
-from echo_agent.recording import AudioRef
 from echo_agent.stores import RecordingStore
 from echo_agent.tools.relisten import DEFAULT_LIMITS
-
-Control = Literal["on", "off", "wrong-crop", "silence"]
-Status = Literal["answered", "unparsed"]
 
 
 class Budget(BaseModel):
@@ -51,23 +55,39 @@ class Spent(TypedDict):
     tokens: int
 
 
-class ListeningState(TypedDict):
-    """The state of one run. ``question``, ``choices`` and ``recordings`` go in; the rest comes out."""
+class ListeningInput(TypedDict):
+    """What goes into a run; :func:`initial_state` makes it. In a thread, a user's message alone is a question too."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
-    question: str
+    messages: NotRequired[Annotated[list[AnyMessage], add_messages]]
+    """What was said before; see :func:`~echo_agent.graphs.question.next_question` for when it is the question."""
+    question: NotRequired[str]
     choices: NotRequired[list[str] | None]
-    recordings: list[dict[str, Any]]
-    """References (``AudioRef`` as JSON) to whole recordings."""
+    recordings: NotRequired[list[dict[str, Any] | str]]
+    """References (``AudioRef`` as JSON) to whole recordings, or names of files in the context's folder."""
     run: NotRequired[int]
     """Number of this run among those of one seed: runs of the same question with the same number are the same."""
-    settings: NotRequired[dict[str, Any]]
+
+
+class ListeningOutput(TypedDict):
+    """What comes out of a run."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    settings: dict[str, Any]
     """With what the run was started: model, seed, temperature, budget, control."""
-    spent: NotRequired[Spent]
-    budget_exhausted: NotRequired[bool]
-    answer: NotRequired[str | None]
-    status: NotRequired[Status | None]
-    choice_index: NotRequired[int | None]
+    spent: Spent
+    budget_exhausted: bool
+    answer: str | None
+    status: Status | None
+    choice_index: int | None
+
+
+class ListeningState(ListeningOutput):
+    """All that a run knows: what a node of the graph sees, and what a checkpoint holds."""
+
+    question: str
+    choices: list[str] | None
+    recordings: list[dict[str, Any] | str]
+    run: int
 
 
 @dataclass
@@ -81,10 +101,10 @@ class ListeningContext:
     limits: Limits | None = None
     """Shortest and longest crop; the model's own by default."""
     control: Control = "on"
-    """``off`` answers the first call with the request for the answer; ``wrong-crop`` delivers another place, and
-    ``silence`` as many seconds of nothing."""
+    """``off`` answers the first call with the request for the answer; ``wrong-crop`` delivers another place,
+    ``silence`` as many seconds of nothing, and ``oracle`` the place where the answer is."""
     gold_spans: tuple[tuple[float, float], ...] = ()
-    """Where the answer is, in seconds on the first recording; only the wrong-crop control looks at it."""
+    """Where the answer is, in seconds on the first recording; only the controls wrong-crop and oracle look at it."""
     seed: int = 0
     """Seed of sampling and of the wrong-crop control."""
     temperature: float | None = None
@@ -94,6 +114,9 @@ class ListeningContext:
     guided: bool = True
     """Where there are choices, nothing else may be written as the answer (by a ChatLALM; other models are asked to).
     False leaves the policy free, to reward or to score what it writes by itself."""
+    implied: bool = False
+    """An open question is asked with the choices that follow from it, where the model's family knows of any: echo-nano
+    is held to yes or no, or to a whole second."""
     stream_tokens: bool = True
     """Send each piece of text to the custom stream; without it, batches are faster."""
     deliver: Literal["auto", "reference", "audio"] = "auto"
@@ -102,6 +125,8 @@ class ListeningContext:
     """Samples per second of delivered audio, in Hz."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further call options for the model."""
+    folder: Folder | None = None
+    """Where recordings may be named by their files, and beyond which no file is opened; None takes references only."""
 
     @property
     def ours(self) -> bool:
@@ -123,7 +148,7 @@ class ListeningContext:
     def settings(self) -> dict[str, Any]:
         """With what a run is started, as plain JSON."""
         model = self.model
-        own = (
+        own: dict[str, Any] = (
             {"model": model.family.name, "dialect": model.dialect.name} if isinstance(model, ChatLALM) else {}
         )
         sampling = {
@@ -145,7 +170,7 @@ class ListeningContext:
 
 def initial_state(
     question: str, recordings: Sequence[AudioRef], choices: Sequence[str] | None = None, *, run: int = 0
-) -> dict[str, Any]:
+) -> ListeningInput:
     """What goes into the graph for one question.
 
     Raises:
@@ -168,7 +193,9 @@ def recordings_of(state: ListeningState) -> list[AudioRef]:
     try:
         refs = [AudioRef.model_validate(data) for data in state["recordings"]]
     except (KeyError, ValidationError) as error:
-        raise RecordingError(f"state['recordings'] must be a list of AudioRef as JSON: {error}") from error
+        raise RecordingError(
+            f"state['recordings'] must be a list of AudioRef as JSON (names of files need a folder): {error}"
+        ) from error
     if not refs:
         raise RecordingError("no recording was given to ask about")
     return refs

@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 import echo_agent
-from echo_agent import EchoAgent, EchoResult, Recording
+from echo_agent import EchoAgent, EchoResult, Recording, SamplingParams
 from echo_agent.errors import ModelError, QuestionError, RecordingError, RecordingTooLongError
 from tests.scripted import ASK_FOREVER, ASK_ONCE, UNSURE, scripted_family
-from tests.tiny import sounds
+from tests.tiny import sounds, tiny_family
 
 CHOICES = ["a dog", "a cat"]
 SAMPLES = sounds(10.0)
@@ -37,7 +41,8 @@ def unsure(tmp_path_factory):
 
 
 def same(a: EchoResult, b: EchoResult):
-    assert a.model_dump(exclude={"timings"}) == b.model_dump(exclude={"timings"})
+    assert a.model_dump(exclude={"timings", "confidence"}) == b.model_dump(exclude={"timings", "confidence"})
+    assert a.confidence == pytest.approx(b.confidence, abs=1e-4)
     assert a.trajectory.ids == b.trajectory.ids
     assert np.allclose(a.trajectory.logprobs, b.trajectory.logprobs, atol=1e-4)
 
@@ -48,10 +53,13 @@ def test_the_result_says_everything(agent):
     assert set(data["timings"]) == {"load", "encode", "prefill", "decode"}
     assert data["timings"]["prefill"] > 0
     del data["timings"]
+    # that of the answer and its closing tag, which are the last two tokens
+    assert data.pop("confidence") == pytest.approx(math.exp(sum(result.trajectory.logprobs[-2:])))
     prompt = data["tokens"].pop("prompt")
     assert data == {
         "answer": "a dog",
         "status": "answered",
+        "forced": False,
         "budget_exhausted": False,
         "choice_index": 0,
         "relistens": [
@@ -177,6 +185,21 @@ def test_the_fingerprint_tells_weights_apart(agent, unsure):
     assert agent.fingerprint.startswith("tiny-qwen2.5-omni@")
 
 
+def test_several_recordings(tmp_path):
+    two = [AUDIO, (sounds(8.0, seed=1), 16000)]
+    with EchoAgent(scripted_family({**ASK_ONCE, "<think>": "<seg>2.0, 4.0; recording=2</seg>"})) as agent:
+        events = []
+        result = agent.ask(two, "What barks?", CHOICES, on_event=events.append)
+        (heard,) = result.relistens
+        assert heard.recording == 2 and result.model_dump()["relistens"][0]["recording"] == 2
+        assert [e["recording"] for e in events if e["type"] == "relisten"] == [2]
+        assert [ref.duration for ref in result.trajectory.audio] == [10.0, 8.0, 8.0]
+        same(asyncio.run(agent.aask(two, "What barks?", CHOICES)), result)
+        assert len(agent.recordings) == 0, "samples are let go of"
+        with pytest.raises(QuestionError, match="the list of recordings is empty"):
+            agent.ask([], "What barks?")
+
+
 # --- threads ----------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +294,161 @@ def test_a_file_that_cannot_hold_threads_is_an_error(tmp_path):
                 asyncio.run(agent.aask(AUDIO, "What barks?", thread="t"))
 
 
+def test_without_a_home_there_is_a_sentence_and_only_for_threads(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ECHO_AGENT_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with EchoAgent(scripted_family(ASK_ONCE)) as agent:
+        assert agent.ask(AUDIO, "What barks?").answer == "a dog"
+        with pytest.raises(QuestionError, match="no home folder.*ECHO_AGENT_HOME"):
+            agent.ask(AUDIO, "What barks?", thread="t")
+
+
+def test_nothing_blocks_the_event_loop(tmp_path, monkeypatch):
+    """What reads or writes files does so in another thread than the loop's."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, SAMPLES, 16000)
+    loop_thread, blocked = [], []
+
+    def watched(name, call):
+        def watch(*args, **kwargs):
+            if threading.get_ident() in loop_thread:
+                blocked.append((name, args))
+            return call(*args, **kwargs)
+
+        return watch
+
+    async def asked(agent):
+        loop_thread.append(threading.get_ident())
+        try:
+            first = await agent.aask(path, "What barks?", CHOICES)
+            return first, await agent.aask(path, "What barks?", CHOICES, thread="t", control="wrong-crop")
+        finally:
+            loop_thread.clear()
+
+    with EchoAgent(scripted_family(ASK_ONCE), checkpoints=tmp_path / "new" / "t.sqlite") as agent:
+        agent.ask(AUDIO, "What barks?")  # what is imported on the way is read once
+        asyncio.run(agent.aask(AUDIO, "What barks?", thread="first"))
+        (tmp_path / "new" / "t.sqlite").unlink()
+        for name in ("mkdir", "stat", "listdir", "open", "scandir"):
+            monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
+        monkeypatch.setattr("builtins.open", watched("open", open))
+        monkeypatch.setattr("time.sleep", watched("sleep", time.sleep))
+        assert all(result.answer == "a dog" for result in asyncio.run(asked(agent)))
+    assert not blocked
+
+
+# --- what an answer is worth ---------------------------------------------------------------------------------------
+
+
+def test_the_confidence_is_the_policys_own(agent):
+    """Of a choice that the policy would not have written, it is low, and the answer is called forced."""
+    own = agent.ask(AUDIO, "What barks?", CHOICES)
+    other = agent.ask(AUDIO, "What barks?", ["a cow", "a pig"])
+    assert own.confidence > 0.5 and not own.forced
+    assert other.answer in ("a cow", "a pig") and other.forced and 0 < other.confidence < 0.1
+    free = agent.ask(AUDIO, "What barks?", ["a cow", "a pig"], guided=False)
+    assert (free.answer, free.confidence, free.forced) == (None, None, False)
+    assert agent.ask(AUDIO, "What barks?", CHOICES, relisten=False).forced, "it was asked for"
+
+
+def test_the_confidence_counts_the_answer_and_its_closing_tag_alone(unsure):
+    for run in range(6):
+        result = unsure.ask(AUDIO, "What barks?", run=run, temperature=1.0, seed=2, max_new_tokens=24)
+        written = unsure.family.tokenize(f"{result.answer}</answer>")
+        assert list(result.trajectory.ids[-len(written) :]) == written
+        expected = math.exp(sum(result.trajectory.logprobs[-len(written) :]))
+        assert result.confidence == pytest.approx(expected)
+
+
+# --- loops -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_loop_in_the_answer_ends_the_run_and_is_no_answer():
+    script = {"\n": "<answer>", "<answer>": "a violin", "a violin": ",", ",": "a violin"}
+    with EchoAgent(scripted_family(script, sure=6.0)) as agent:
+        for question in ("What is heard?", "What plays?"):
+            result = agent.ask(AUDIO, question)
+            assert (result.status, result.answer, result.budget_exhausted) == ("unparsed", None, False)
+            assert result.tokens["sampled"] == 1 + 8 and result.text == "<answer>" + "a violin," * 4
+
+
+def test_a_loop_before_the_answer_has_the_answer_asked_for():
+    script = {"\n": "<think>", "<think>": "hm", "hm": "hm", "<answer>": "a dog", "a dog": "</answer>"}
+    with EchoAgent(scripted_family(script, sure=6.0)) as agent:
+        result = agent.ask(AUDIO, "What barks?")
+    assert result.answer == "a dog" and result.budget_exhausted and result.forced
+    assert result.text == "<think>" + "hm" * 8 + "</think><answer>a dog</answer>"
+
+
+def test_a_choice_may_repeat_itself(agent):
+    choices = ["no no no no no no no no no no", "yes yes yes yes yes yes yes yes yes yes"]
+    assert agent.ask(AUDIO, "What barks?", choices).answer in choices
+
+
+def test_without_the_limit_loops_run_on():
+    """As in training: what is sampled is a function of weights and seed alone."""
+    script = {"\n": "hm", "hm": "hm"}
+    with EchoAgent(scripted_family(script, sure=6.0)) as agent:
+        ids, audio = agent.family.render(agent.family.question_pieces([], "What?", None))
+        free = agent.engine.generate(ids, audio, SamplingParams(max_new_tokens=40))
+        held = agent.engine.generate(ids, audio, SamplingParams(max_new_tokens=40, max_repeats=3))
+    assert free.finish == "length" and len(free.ids) == 40
+    assert (
+        held.finish == "loop"
+        and held.ids == free.ids[:8]
+        and held.logprobs == pytest.approx(free.logprobs[:8])
+    )
+
+
+# --- choices that follow from the question ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nano():
+    with EchoAgent.from_pretrained("echo-nano", device="cpu") as agent:
+        yield agent
+
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "04.flac"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Is a beep heard?", "yes"),
+        ("Can you hear a violin?", "no"),
+        ("When does the telephone start?", "12 s"),
+        ("At what time does the beep start?", "6 s"),
+    ],
+)
+def test_echo_nano_is_held_to_what_is_asked(nano, question, answer):
+    result = nano.ask(EXAMPLE, question)
+    assert result.answer == answer and result.choice_index is None and 0 < result.confidence <= 1
+    assert nano.ask(EXAMPLE, question, ["yes", "no"]).choice_index in (0, 1)
+
+
+def test_other_questions_stay_open(nano):
+    assert "," in nano.ask(EXAMPLE, "What do you hear?").answer
+
+
+def test_other_families_are_asked_as_they_are(agent):
+    assert agent.ask(AUDIO, "Is a dog heard?").answer == "a dog"
+
+
+def test_the_head_of_a_context_is_rendered_once(agent, monkeypatch):
+    """The check before the run, each turn of it, and the other runs of the same question need the same tokens."""
+    written, head = [], type(agent.model.dialect).head
+    monkeypatch.setattr(
+        type(agent.model.dialect), "head", lambda *given: written.append(given) or head(*given)
+    )
+    for run in range(2):
+        agent.ask(AUDIO, "What barks at the very end?", CHOICES, run=run, on_event=lambda event: None)
+    assert len(written) == 1
+
+
 # --- bad input --------------------------------------------------------------------------------------------------
 
 
@@ -344,3 +522,27 @@ def test_importing_the_package_is_light():
     code = f"import sys, echo_agent; print([m for m in {heavy.split()!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+async def test_folders_of_threads_are_not_made_in_the_event_loop(monkeypatch, tmp_path):
+    callers = []
+    made = Path.mkdir
+    monkeypatch.setattr(
+        Path,
+        "mkdir",
+        lambda *args, **kwargs: callers.append(threading.current_thread()) or made(*args, **kwargs),
+    )
+    with EchoAgent(scripted_family(ASK_ONCE), checkpoints=tmp_path / "new" / "t.sqlite") as agent:
+        assert (await agent.aask(AUDIO, "What barks?", CHOICES, thread="t")).answer == "a dog"
+    assert callers and threading.current_thread() not in callers
+
+
+def test_a_segment_of_pydub_can_be_asked_about(tmp_path: Path) -> None:
+    from pydub import AudioSegment
+
+    segment = AudioSegment(
+        np.full(16000, 2000, np.int16).tobytes(), sample_width=2, frame_rate=16000, channels=1
+    )
+    with EchoAgent(tiny_family("echo-nano")) as agent:
+        result = agent.ask(segment, "Is a dog heard?", max_new_tokens=8)
+    assert result.trajectory.audio[0].seconds == 1.0

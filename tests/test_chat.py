@@ -3,20 +3,28 @@
 import asyncio
 import base64
 import json
+import threading
 
 import numpy as np
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    trim_messages,
+)
 from langchain_core.runnables import ConfigurableField
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from echo_agent.answers import extract_answer
+from echo_agent.audio.recording import Recording, wav_bytes
 from echo_agent.chat import ChatLALM
 from echo_agent.engine import TorchEngine
-from echo_agent.errors import ContextError, RecordingError
+from echo_agent.errors import ContextError, ModelError, RecordingError
 from echo_agent.messages import audio_block, delta_of, trajectory_of, transcript
-from echo_agent.recording import Recording, wav_bytes
 from echo_agent.stores import RecordingStore
 from echo_agent.tools import Reply, make_relisten
 from tests.scripted import ASK_ONCE, EOS, START, UNSURE, scripted_family
@@ -251,11 +259,9 @@ async def test_an_abandoned_stream_takes_its_run_out_of_the_batch(sure):
     stream = sure.astream([QUESTION])
     await anext(stream)
     await stream.aclose()
-    for _ in range(200):
-        if not sure.engine.stats()["live_runs"]:
-            break
-        await asyncio.sleep(0.01)
-    assert sure.engine.stats()["live_runs"] == 0
+    async with asyncio.timeout(120):
+        while sure.engine.stats()["live_runs"]:
+            await asyncio.sleep(0.005)
 
 
 def test_choices_are_an_option_of_a_call_and_reach_the_answer(sure):
@@ -289,15 +295,93 @@ def test_unknown_options_are_errors(sure):
         sure.invoke([QUESTION], temprature=0.7)
 
 
+def test_unknown_settings_are_errors_with_the_nearest_name(sure):
+    for setting, near in (
+        ("temprature", "temperature"),
+        ("max_token", "max_tokens"),
+        ("dialects", "dialect"),
+    ):
+        with pytest.raises(TypeError, match=f"no setting '{setting}'; did you mean '{near}'"):
+            ChatLALM(sure.engine, **{setting: 1})
+    with pytest.raises(TypeError, match="there are .*temperature"):
+        ChatLALM(sure.engine, zzz=1)
+    with pytest.raises(TypeError, match="no option 'stopp'; did you mean 'stop'"):
+        sure.invoke([QUESTION], stopp=["x"])
+
+
+def test_max_tokens_is_another_name(sure):
+    assert ChatLALM(sure.engine, max_tokens=1).max_new_tokens == 1
+    for message in (
+        ChatLALM(sure.engine, max_tokens=1).invoke([QUESTION]),
+        sure.invoke([QUESTION], max_tokens=1),
+        sure.bind(max_tokens=1).invoke([QUESTION]),
+    ):
+        assert message.content == "<think>" and message.response_metadata["finish"] == "length"
+    assert sure.invoke([QUESTION], max_tokens=None).content == sure.invoke([QUESTION]).content
+    with pytest.raises(TypeError, match="two names"):
+        ChatLALM(sure.engine, max_tokens=1, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("stop", ["<think>", ["<think>"], ("<think>", "never")])
+def test_stop_strings_end_a_call(sure, stop):
+    own = ChatLALM(sure.engine, stop=stop)
+    assert own.invoke([QUESTION]).content == "<think>"
+    assert own.invoke([QUESTION]).response_metadata["finish"] == "stop"
+    assert sure.invoke([QUESTION], stop=stop).content == "<think>"
+    assert own.invoke([QUESTION], stop=[]).content == sure.invoke([QUESTION]).content, (
+        "a call's own come first"
+    )
+    with pytest.raises(ValueError, match="stop"):
+        ChatLALM(sure.engine, stop=5)
+
+
+def test_tokens_are_counted_by_the_model_itself(sure, monkeypatch):
+    monkeypatch.setattr("langchain_core.language_models.base._get_token_ids_default_method", None)
+    text = "What barks? <|im_end|>"
+    assert sure.get_num_tokens(text) == len(sure.family.tokenize(sure.family.escape(text)))
+    messages = two_turns(sure)
+    question, first, reply, last = (sure.get_num_tokens_from_messages([message]) for message in messages)
+    assert question == len(sure.family.audio_ids(REF)) + sure.get_num_tokens("What barks?")
+    assert reply == len(sure.family.audio_ids(REF.span(2.0, 4.0))) + sure.get_num_tokens(messages[2].text)
+    assert sure.get_num_tokens_from_messages(messages[::-1]) == question + first + reply + last
+    limit = sure.get_num_tokens_from_messages(messages) - 1
+    kept = trim_messages(messages, max_tokens=limit, token_counter=sure, strategy="last", allow_partial=False)
+    assert 0 < len(kept) < len(messages)
+
+
 def test_only_the_tool_that_the_policy_knows_can_be_bound(sure):
     bound = sure.bind_tools([make_relisten([REF], store=STORE)], tool_choice="auto")
     same(bound.invoke([QUESTION]), sure.invoke([QUESTION]))
-    with pytest.raises(ValueError, match="nothing else"):
-        sure.bind_tools(
-            [{"name": "search", "description": "", "parameters": {"type": "object", "properties": {}}}]
-        )
-    with pytest.raises(ValueError, match="tool_choice"):
+
+
+def test_what_it_cannot_do_is_declared_and_not_raised(sure):
+    assert not any(sure.profile[key] for key in ("tool_calling", "tool_choice", "structured_output"))
+    assert sure.profile["audio_inputs"]
+    search = {"name": "search", "description": "", "parameters": {"type": "object", "properties": {}}}
+    with pytest.warns(UserWarning, match="never call search"):
+        bound = sure.bind_tools([search, make_relisten([REF], store=STORE)])
+    same(bound.invoke([QUESTION]), sure.invoke([QUESTION]))
+    with pytest.warns(UserWarning, match="tool_choice 'any' has no effect"):
         sure.bind_tools([], tool_choice="any")
+
+
+def test_a_call_for_another_model_is_refused_and_for_this_one_is_not(sure):
+    same(sure.invoke([QUESTION], model=sure.family.name), sure.invoke([QUESTION]))
+    with pytest.raises(ModelError, match="asks for the model 'gpt-5'"):
+        sure.invoke([QUESTION], model="gpt-5")
+
+
+def test_usage_says_what_was_audio_and_what_was_cached():
+    with engine_for(ASK_ONCE) as engine:
+        model = ChatLALM(engine)
+        first, last = (message for message in two_turns(model) if isinstance(message, AIMessage))
+        details = [message.usage_metadata["input_token_details"] for message in (first, last)]
+        whole, crop = (
+            model.family.audio_ids(ref).count(model.family.audio_id) for ref in (REF, REF.span(2.0, 4.0))
+        )
+    assert details[0] == {"audio": whole, "cache_read": 0}
+    assert details[1]["audio"] == crop, "the recording was cached, the crop is new"
+    assert details[1]["cache_read"] == last.response_metadata["tokens"]["cached"] > whole
 
 
 def test_a_context_that_does_not_fit_is_refused_with_both_numbers(sure):
@@ -376,6 +460,65 @@ def test_base64_audio_is_heard_like_a_reference(sure):
 def test_audio_that_cannot_be_used_is_an_error(sure, block, words):
     with pytest.raises(RecordingError, match=words):
         sure.invoke([HumanMessage([block, {"type": "text", "text": "What barks?"}])])
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "video", "file", "input_text", None])
+def test_blocks_that_would_vanish_are_errors_that_name_their_type(sure, kind):
+    block = {"type": kind, "image_url": {"url": "data:image/png;base64,AAAA"}}
+    after = [QUESTION, sure.invoke([QUESTION])]
+    for messages in (
+        [HumanMessage([*QUESTION.content, block])],
+        [SystemMessage([block]), QUESTION],
+        [*after, reply_to(after[1]), HumanMessage(["And now?", block])],
+        [*after, ToolMessage([{"type": "text", "text": "Look:"}, block], tool_call_id="x")],
+    ):
+        with pytest.raises(ContextError, match=f"content block of type {kind!r}"):
+            sure.invoke(messages)
+
+
+def test_pictures_and_sounds_of_other_models_are_errors_and_their_reasoning_is_not(sure):
+    for block in ({"type": "image", "base64": "AAAA", "mime_type": "image/png"}, audio_block(REF)):
+        with pytest.raises(ContextError):
+            sure.invoke([QUESTION, AIMessage([block]), HumanMessage("What is it?")])
+    thought = AIMessage([{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "A dog."}])
+    assert sure.invoke([QUESTION, thought, HumanMessage("Sure?")]).content
+
+
+def test_audio_that_another_tool_delivers_is_heard(sure):
+    first = sure.invoke([QUESTION])
+    reply = ToolMessage([{"type": "text", "text": "Here."}, audio_block(REF.span(1, 2))], tool_call_id="x")
+    assert sure.context([QUESTION, first, reply]).audio == (REF, REF.span(1, 2))
+
+
+async def test_audio_data_is_not_read_in_the_event_loop(sure, monkeypatch):
+    threads = []
+    opened = Recording.from_bytes
+    monkeypatch.setattr(
+        Recording, "from_bytes", lambda *args: threads.append(threading.current_thread()) or opened(*args)
+    )
+    block = {"type": "audio", "base64": base64.b64encode(wav_bytes(SAMPLES, 16000)).decode()}
+    message = HumanMessage([block, {"type": "text", "text": "What barks?"}])
+    await sure.ainvoke([message])
+    [chunk async for chunk in sure.astream([message])]
+    assert len(threads) >= 2 and threading.current_thread() not in threads
+
+
+# --- text alone -------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_can_answers_text_alone(sure):
+    message = sure.invoke("What barks?")
+    assert message.content and not trajectory_of([message]).audio
+    history = [HumanMessage("Hello"), sure.invoke("Hello"), HumanMessage("What barks?")]
+    assert sure.invoke(history).content and sure.bind_tools([]).invoke("Hello").content
+
+
+def test_a_model_that_needs_audio_says_so():
+    with engine_for(ASK_ONCE, kind="echo-nano") as engine:
+        model = ChatLALM(engine)
+        with pytest.raises(ContextError, match="answers questions about recordings only.*audio_block"):
+            model.invoke("What barks?")
+        assert model.invoke([QUESTION]).content
 
 
 # --- the other dialect ------------------------------------------------------------------------------------------

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,11 +21,17 @@ import soundfile
 import typer
 from rich.console import Console
 
+from echo_agent import command
+from echo_agent.audio.recording import Recording
 from echo_agent.cli import DEBUG, main
-from echo_agent.cli.show import Screen, Thought, clean, described
-from echo_agent.recording import Recording
+from echo_agent.cli.models import licence_of
+from echo_agent.cli.show import Screen, Thought, described
+from echo_agent.families.loading import load_family
+from echo_agent.results_file import Results
 from tests.scripted import ASK_FOREVER, ASK_ONCE, scripted_family
+from tests.terminals import opened_terminal
 from tests.tiny import sounds, tiny_family
+from tests.token_server import token_server
 
 RATE = 16000
 Result = tuple[int, str, str]
@@ -90,6 +99,8 @@ def test_ask_json(run: Run, models: Path, sound: Path) -> None:
     assert list(result) == [
         "answer",
         "status",
+        "confidence",
+        "forced",
         "budget_exhausted",
         "choice_index",
         "relistens",
@@ -112,8 +123,9 @@ def test_ask_json(run: Run, models: Path, sound: Path) -> None:
 def test_answers_are_guided_unless_they_shall_be_free(run: Run, models: Path, sound: Path) -> None:
     arguments = ("ask", sound, "What is it?", "--choices", "a cow|a pig", "--model", models / "once")
     for guided in ((), ("--guided",)):
-        code, out, _ = run(*arguments, *guided)
+        code, out, err = run(*arguments, *guided)
         assert code == 0 and out in ("a cow\n", "a pig\n")
+        assert re.fullmatch(r"echo-agent: the answer was forced to a choice \(confidence \d%\)\n", err), err
     assert run(*arguments, "--free") == (3, "", "echo-agent: no answer could be read\n")
 
 
@@ -159,6 +171,32 @@ def test_trace_and_plot(run: Run, models: Path, sound: Path, tmp_path: Path) -> 
     assert all(len(s["logprobs"]) == len(s["ids"]) for s in data["segments"] if s["origin"] == "sampled")
 
 
+def test_a_model_on_a_server_answers_as_it_does_here(run: Run, models: Path, sound: Path) -> None:
+    """Its weights are not read here; the trace is the same token by token."""
+    with token_server(load_family(str(models / "once"), "cpu"), name=str(models / "once")) as server:
+        arguments = (
+            "ask",
+            sound,
+            "What is it?",
+            "--choices",
+            "a dog|a cat",
+            "--model",
+            models / "once",
+            "--json",
+        )
+        here, there = run(*arguments), run(*arguments, "--server", server.url)
+        assert (here[0], there[0], there[2]) == (0, 0, "")
+        results = [json.loads(out) for _, out, _ in (here, there)]
+        for result in results:
+            result["timings"] = None
+        assert results[0].pop("confidence") == pytest.approx(results[1].pop("confidence"), abs=1e-3)
+        assert results[0] == results[1]
+        refused(run(*arguments, "--server", server.url, "--served-as", "mine"), "not mine: name the model")
+    refused(run(*arguments, "--server", server.url), f"no server answers ({server.url}")
+    refused(run(*arguments, "--server", "localhost:8000"), "is not the address of a server")
+    refused(run(*arguments, "--served-as", "mine"), "give its address too (--server)")
+
+
 def test_the_same_thread_gives_the_same_run(run: Run, models: Path, sound: Path, tmp_path: Path) -> None:
     arguments = ("ask", sound, "What is it?", "--model", models / "once", "--thread", "mine", "--json")
     first, second = run(*arguments), run(*arguments)
@@ -166,6 +204,85 @@ def test_the_same_thread_gives_the_same_run(run: Run, models: Path, sound: Path,
     timings = re.compile(r'"timings":{[^}]*}')
     assert timings.sub("", first[1]) == timings.sub("", second[1])
     refused(run(*arguments[:2], "What else?", *arguments[3:]), "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("run.svg", b"<?xml"), ("run.pdf", b"%PDF"), ("RUN.PNG", b"\x89PNG"), ("run.html", b"<!doctype html>")],
+)
+def test_a_picture_is_what_its_suffix_says(
+    run: Run, models: Path, sound: Path, tmp_path: Path, name: str, start: bytes
+) -> None:
+    question = "What <is> \x1b[31mit?"
+    code, _, err = run("ask", sound, question, "--model", models / "once", "--plot", tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    assert (code, err) == (0, "") and data.startswith(start)
+    if name.endswith("svg"):
+        ElementTree.fromstring(data)
+    if name.endswith("html"):
+        assert b"data:image/png;base64," in data and b"What &lt;is&gt; \\x1b[31mit?" in data
+
+
+def test_a_page_of_a_run_now_and_later(run: Run, models: Path, sound: Path, tmp_path: Path) -> None:
+    trace, now, later = tmp_path / "run.json", tmp_path / "now.html", tmp_path / "run.html"
+    given = ("ask", sound, "What is it?", "--model", models / "once", "--trace", trace, "--report", now)
+    assert run(*given) == (0, "a dog\n", "")
+    assert run("report", trace) == (0, f"{later}\n", "")
+    assert now.read_bytes() == later.read_bytes() and b"0:02.0" in now.read_bytes()
+    moved = tmp_path / "moved.flac"
+    moved.write_bytes(sound.read_bytes())
+    assert run("report", trace, tmp_path / "other.html", "--audio", moved)[0] == 0
+    refused(run("report", tmp_path / "none.json"), "cannot read a trace from")
+    refused(run("report", sound), "cannot read a trace from")
+    refused(run("report", trace, tmp_path / "run.png"), "a page is a file that ends in .html or .htm")
+    refused(run("report", trace, tmp_path / "none" / "run.html"), "there is no folder")
+    refused(run("report", trace, "--audio", models / "none.wav"), "none.wav")
+    refused(run("ask", sound, "What?", "--report", tmp_path / "run.pdf"), "a page is a file that ends in")
+    refused(run("ask", sound, "What?", "--report", sound), "this is the recording")
+
+
+def test_what_cannot_be_written_does_not_lose_the_answer(
+    run: Run, models: Path, sound: Path, tmp_path: Path
+) -> None:
+    """A disk that fills up while the model thinks."""
+    for name in ("run.json", "run.png"):
+        (tmp_path / name).symlink_to("/dev/full")
+    outputs = ("--trace", tmp_path / "run.json", "--plot", tmp_path / "run.png")
+    code, out, err = run("ask", sound, "What is it?", "--model", models / "once", *outputs)
+    assert (code, out) == (2, "a dog\n")
+    assert err.count("No space left on device") == 2 and "run.json" in err and "run.png" in err
+    code, out, _ = run("ask", sound, "What is it?", "--model", models / "once", "--json", *outputs)
+    assert code == 2 and json.loads(out)["answer"] == "a dog"
+    assert (tmp_path / "run.json").is_symlink(), "what stands there is not replaced"
+    free = tmp_path / "other.json"
+    run(
+        "ask",
+        sound,
+        "What is it?",
+        "--model",
+        models / "once",
+        "--trace",
+        free,
+        "--plot",
+        tmp_path / "run.png",
+    )
+    assert json.loads(free.read_text(encoding="utf-8"))["result"]["answer"] == "a dog"
+
+
+def test_a_loop_of_links_is_refused_before_anything_is_run(run: Run, sound: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for option in ("--trace", "--plot"):
+        refused(
+            run("ask", sound, "What?", option, tmp_path / "loop.png"), "Too many levels of symbolic links"
+        )
+    assert (tmp_path / "loop.png").is_symlink()
+
+
+def test_json_is_plain_ascii(run: Run, models: Path, sound: Path, tmp_path: Path) -> None:
+    """Also what a terminal would act on that JSON lets through, such as the one-byte form of an escape."""
+    odd = ("a d\x9b31mog", "a c\u202eat")
+    _, out, _ = run("ask", sound, "What?", "--model", models / "once", "--choices", "|".join(odd), "--json")
+    assert out.isascii() and "\x1b" not in out and json.loads(out)["answer"] in odd
 
 
 # --- ask: bad input -----------------------------------------------------------------------------------------------
@@ -193,14 +310,24 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (lambda folder: text(folder / "a.wav", b""), "empty"),
     "no samples": (lambda folder: write(folder / "a.wav", np.zeros(0, np.float32)), "a.wav"),
     "text": (lambda folder: text(folder / "a.wav", b"not a recording at all\n" * 99), "a.wav"),
-    "cut mp3": (lambda folder: cut(write(folder / "a.mp3", sounds(3.0))), "a.mp3"),
-    "cut flac": (lambda folder: cut(write(folder / "a.flac", sounds(3.0))), "a.flac"),
     "nan": (lambda folder: write(folder / "a.wav", np.full(RATE, np.nan), subtype="FLOAT"), "a.wav"),
     "infinity": (lambda folder: write(folder / "a.wav", np.full(RATE, np.inf), subtype="FLOAT"), "a.wav"),
     "url": (lambda folder: Path("https://example.org/a.wav"), "a.wav"),
     "zero byte": (lambda folder: folder / "a\0b.wav", "a"),
     "long name": (lambda folder: folder / ("a" * 5000), "a"),
 }
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.wav"])
+def test_what_was_found_about_a_recording_is_said(run: Run, models: Path, tmp_path: Path, name: str) -> None:
+    file = cut(write(tmp_path / name, sounds(12.0)))
+    code, out, err = run(
+        "ask", file, "What is it?", "--choices", "a cat|a dog", "--model", models / "once", "--json"
+    )
+    assert code == 0
+    (note,) = json.loads(out)["notes"]
+    assert note.startswith("it is cut off: ")
+    assert err == f"echo-agent: {name}: {note}\n"
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
@@ -220,7 +347,16 @@ def test_bad_files(run: Run, tmp_path: Path, case: str) -> None:
         (["What?", "--choices", "a dog||a cat"], "is empty"),
         (["bad \udcff bytes"], "UTF-8"),
         (["What?", "--trace", "none/out.json"], "there is no folder"),
+        (["What?", "--trace", "FILE"], "this is the recording; name another file"),
         (["What?", "--plot", "."], "this is a folder"),
+        (["What?", "--plot", "run.jpg"], "ends in .png, .svg, .pdf or .html"),
+        (["What?", "--plot", "run"], "--plot run: a picture is a file that ends in"),
+        (
+            ["What?", "--model", "http://localhost:8000/v1"],
+            "http://localhost:8000/v1 is an address: name the model",
+        ),
+        (["What?", "--model", "~nobody-here/model"], "no folder ~nobody-here/model"),
+        (["What?", "--model", "evil/\x1b[2J"], r"evil/\x1b[2J"),
         (["What?", "--model", "echo-nanoo"], "did you mean echo-nano"),
         (["What?", "--model", "./none"], "./none"),
         (["What?", "--device", "toaster"], "toaster"),
@@ -233,7 +369,8 @@ def test_bad_files(run: Run, tmp_path: Path, case: str) -> None:
     ],
 )
 def test_bad_arguments(run: Run, sound: Path, arguments: list[str], message: str) -> None:
-    refused(run("ask", sound, *arguments), message)
+    given = [argument.replace("FILE", str(sound)) for argument in arguments]
+    refused(run("ask", sound, *given), message)
 
 
 def test_a_question_longer_than_the_context(run: Run, models: Path, sound: Path) -> None:
@@ -285,6 +422,94 @@ def test_interrupted(run: Run, sound: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert run("ask", sound, "What?") == (130, "", "echo-agent: interrupted\n")
 
 
+def test_the_end_of_a_file_is_no_interrupt(run: Run, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: Any) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("echo_agent.cli.ask.check_question", end)
+    code, _, err = run("ask", sound, "What?")
+    assert code == 1 and "unexpected EOFError: Ran out of input" in err
+
+
+def test_an_interrupt_while_a_model_loads_does_not_wait_for_it(
+    run: Run, models: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def load(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        go.wait()
+
+    monkeypatch.setattr("echo_agent.families.qwen25_omni.Qwen25OmniFamily.load", load)
+    arguments = ("ask", sound, "What?", "--model", models / "once")
+    assert run(*arguments) == (130, "", "echo-agent: interrupted\n")
+    go.set()
+
+
+def test_an_interrupted_eval_says_what_is_kept(
+    run: Run, models: Path, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"id": str(i), "audio": str(sound), "question": f"What {i}?", "answer": "a dog"} for i in range(3)
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    add = Results.add
+
+    def then_stop(self: Results, outcome: Any) -> None:
+        add(self, outcome)
+        if len(self.outcomes) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Results, "add", then_stop)
+    arguments = ("eval", tmp_path / "q.jsonl", "--model", models / "once", "--out", tmp_path / "r.jsonl")
+    code, out, err = run(*arguments, "--batch", "1")
+    assert (code, out) == (130, "") and len(err.splitlines()) == 1
+    kept = len((tmp_path / "r.jsonl").read_text().splitlines())
+    assert kept >= 2 and f"r.jsonl holds {kept} results: run the same command again to resume" in err
+    monkeypatch.setattr(Results, "add", add)
+    assert run(*arguments)[0] == 0 and len((tmp_path / "r.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_command_is_interrupted_from_its_first_import_on(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    ended: list[int] = []
+    monkeypatch.setitem(sys.modules, "echo_agent.cli", Interrupting("echo_agent.cli"))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(SystemExit):  # which a real _exit does not come back from
+        command.main()
+    assert ended == [130] and capfd.readouterr().err == "echo-agent: interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are a matter of POSIX")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "nohup"])
+def test_a_command_that_others_end_closes_what_is_open(number: str, ignored: bool) -> None:
+    code = f"""
+import signal, sys, time, types
+if {ignored}:
+    signal.signal(signal.{number}, signal.SIG_IGN)
+def run():
+    try:
+        signal.raise_signal(signal.{number})
+        print("goes on")
+        return 0
+    except KeyboardInterrupt:
+        print("closed", flush=True)
+        return 130
+sys.modules["echo_agent.cli"] = types.SimpleNamespace(main=run)
+from echo_agent.command import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    expected = (0, "goes on\n") if ignored else (-getattr(signal, number), "closed\n")
+    assert (done.returncode, done.stdout) == expected, done.stderr
+
+
 # --- models, help -------------------------------------------------------------------------------------------------
 
 
@@ -293,17 +518,43 @@ def test_models(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     listed = {model["name"]: model for model in json.loads(out)["models"]}
     assert code == 0 and listed["echo-nano"]["here"] is True
     assert listed["Qwen/Qwen2.5-Omni-7B"]["memory_gb"] > listed["Qwen/Qwen2.5-Omni-3B"]["memory_gb"] > 1
+    assert {"bell", "voice", "wolf"} < set(listed["echo-nano"]["sounds"])
+    assert {"zero", "nine", "market"} < set(listed["echo-nano"]["words"])
+    assert all(model["licence"] and "here" in model["runs"] for model in listed.values())
+    assert listed["Qwen/Qwen2.5-Omni-7B"]["runs"] == ["here", "vLLM", "API"]
     code, out, _ = run("models")
     assert code == 0 and all(name in out for name in listed)
+    words = out.replace("\n", " ")
+    assert "echo-nano knows the sounds: airplane, beep, bell" in words and "zero, one, two" in words
+
+
+def test_the_licence_on_a_card_that_is_here_is_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = tmp_path / "README.md"
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: str(card))
+    for head, licence in {
+        "license: mit": "mit",
+        "license: other\nlicense_name: qwen-research": "qwen-research",
+        "license: other": None,
+        "tags: [audio]": None,
+        "license: [": None,
+    }.items():
+        card.write_text(f"---\n{head}\n---\nA model.\n")
+        assert licence_of("some/model") == licence, head
+    assert licence_of("echo-nano") is None
 
 
 def test_help_and_version(run: Run) -> None:
     code, out, _ = run("--help")
-    assert code == 0 and all(name in out for name in ("ask", "models", "eval", "finetune"))
+    assert code == 0 and all(name in out for name in ("ask", "report", "serve", "studio", "models", "eval"))
     assert run()[0] == 2
     assert re.fullmatch(r"echo-agent \d+\.\d+\S*\n", run("--version")[1])
     code, out, _ = run("ask", "--help")
-    options = "choices model device max-relistens no-relisten temperature seed json trace plot thread"
+    options = (
+        "choices model device quantise device-map max-relistens no-relisten temperature seed json trace plot"
+    )
+    options += " thread report"
     assert code == 0 and all(f"--{name}" in out for name in options.split())
     refused(run("listen"), "listen")
 
@@ -329,6 +580,35 @@ def test_finetune_is_mounted_lazily(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert code == 0 and "echo-agent finetune" in out and "count" in out
     refused(run("finetune", "count", "three"), "echo-agent finetune count --help")
     refused(run("finetune", "jump"), "jump")
+
+
+CODE = "import sys; from echo_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "err"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        (">/dev/full", 1, "echo-agent: the output could not be written: No space left on device\n"),
+        (">/dev/full 2>/dev/full", 1, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(streams: str, code: int, err: str) -> None:
+    for verb in ("models", "--version"):
+        line = f'exec "$0" -W ignore -c "$1" {verb} {streams}'
+        done = subprocess.run(["sh", "-c", line, sys.executable, CODE], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, err), verb
+
+
+def test_a_file_never_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    """What a C library writes to standard error would land in it."""
+    code = "from echo_agent.cli import streams; streams.prepare(); import os, sys; f = open(sys.argv[1], 'w')"
+    code += "; os.write(1, b'x'); os.write(2, b'y'); f.write(str(f.fileno() > 2))"
+    line = 'exec "$0" -c "$1" "$2" <&- >&- 2>&-'
+    subprocess.run(["sh", "-c", line, sys.executable, code, tmp_path / "file"], check=True)
+    assert (tmp_path / "file").read_text() == "True"
 
 
 def test_a_closed_pipe_is_no_traceback(sound: Path) -> None:
@@ -399,9 +679,20 @@ def test_spans_show_without_colour_and_without_unicode(sound: Path) -> None:
         ascii_only._line("", None)  # would raise UnicodeEncodeError
 
 
-def test_text_cannot_take_over_the_terminal() -> None:
-    assert clean("a\x1b[31mb\x07\nc") == "a [31mb  c"
-    assert clean("a\nb", keep="\n") == "a\nb"
+def test_text_cannot_take_over_the_terminal(sound: Path, tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e"
+    odd = tmp_path / f"a{evil}b.flac"
+    odd.write_bytes(sound.read_bytes())
+    with open(tmp_path / "screen", "w+", encoding="utf-8") as file:
+        console = Console(file=file, force_terminal=True, width=90, color_system=None)
+        shown = Screen(console, Recording.open(odd))
+        shown.head()
+        shown.event({"type": "token", "text": f"A {evil}\nbell", "origin": "sampled"})
+        shown.event({"type": "relisten", **LISTEN, "observation": evil})
+        file.seek(0)
+        text = file.read()
+    assert not set("\x1b\x07\x9b\u202e") & set(text)
+    assert "\\x1b[2J" in text
 
 
 @pytest.mark.parametrize(
@@ -418,3 +709,15 @@ def test_text_cannot_take_over_the_terminal() -> None:
 )
 def test_described(change: dict[str, Any], text: str) -> None:
     assert described(LISTEN | change) == text
+
+
+def test_what_is_going_on_is_shown_in_a_terminal(
+    run: Run, models: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with opened_terminal() as (terminal, pieces):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        code, out, _ = run("ask", sound, "What is it?", "--model", models / "once")
+    shown = b"".join(pieces)
+    places = [shown.find(word) for word in (b"opening yard.flac", b"loading", b"listening", b"reasoning")]
+    assert (code, out) == (0, "a dog\n") and -1 not in places and places == sorted(places)

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from echo_agent.dialects import Call, InlineDialect, TurnsDialect, dialect_named, turns_prompt
-from echo_agent.recording import AudioRef, Transform
+from echo_agent.audio.recording import AudioRef, Transform
+from echo_agent.dialects import Call, InlineDialect, TurnsDialect, dialect_named, prompt
 from echo_agent.tools import RelistenArgs
 from tests.tiny import tiny_family
 
@@ -211,7 +211,7 @@ def test_the_request_opens_the_answer_where_the_policy_is(family, said, opening)
 
 
 def test_the_turns_prompt_shows_the_tool_as_it_is():
-    line = next(line for line in turns_prompt().splitlines() if line.startswith('{"type": "function"'))
+    line = next(line for line in prompt("turns").splitlines() if line.startswith('{"type": "function"'))
     shown = json.loads(line)["function"]["parameters"]
     schema = RelistenArgs.model_json_schema()
     assert list(shown["properties"]) == list(schema["properties"]) and shown["required"] == schema["required"]

@@ -14,10 +14,12 @@ PUBLIC = {
     "echo_agent": [
         "AudioRef",
         "Budget",
+        "ChatAgent",
         "ChatLALM",
         "EchoAgent",
         "EchoAgentError",
         "EchoResult",
+        "HearingMiddleware",
         "ListeningContext",
         "Recording",
         "RecordingStore",
@@ -26,17 +28,22 @@ PUBLIC = {
         "TorchEngine",
         "Trajectory",
         "Transform",
+        "VLLMEngine",
+        "audio_block",
         "build_listening_graph",
         "initial_state",
         "load_family",
         "make_relisten",
     ],
-    "echo_agent.engine": ["Finish", "Generation", "SamplingParams", "Timings", "TorchEngine"],
+    "echo_agent.engine": ["Finish", "Generation", "SamplingParams", "Timings", "TorchEngine", "VLLMEngine"],
     "echo_agent.graphs": [
         "Budget",
         "ListeningContext",
+        "ListeningInput",
+        "ListeningOutput",
         "ListeningState",
         "build_listening_graph",
+        "checkpoint_serializer",
         "initial_state",
     ],
     "echo_agent.tools": [
@@ -46,6 +53,7 @@ PUBLIC = {
         "Reply",
         "audio_message",
         "check_call",
+        "hearable",
         "make_relisten",
         "not_heard",
         "resolve_span",
@@ -70,9 +78,14 @@ def test_exported_members(module: str) -> None:
         "from echo_agent.cli import main; main(['--help'])",
         "from echo_agent.cli import main; main(['ask', '--help'])",
         "from echo_agent.cli import main; main(['eval', '--help'])",
+        "from echo_agent.cli import main; main(['serve', '--help'])",
+        "from echo_agent.cli import main; main(['studio', '--host', '0.0.0.0'])",
         "from echo_agent.cli import main; main(['--version'])",
         "from echo_agent.cli import main; main(['models', '--json'])",
         "from echo_agent.cli import main; main(['ask', 'none.wav', 'What?'])",
+        "from echo_agent.cli import main; main(['mcp', '--help'])",
+        "from echo_agent.cli import main; main(['mcp', 'none'])",
+        "import echo_agent.langgraph_server",
     ],
 )
 def test_light(code: str) -> None:
@@ -82,8 +95,8 @@ def test_light(code: str) -> None:
     assert done.stdout.splitlines()[-1].strip() == "LOADED", done.stderr
 
 
-def test_help_is_quick() -> None:
-    """A third of a second of CPU is the goal (benchmarks/overhead.py measures it); this only notices a heavy import."""
-    code = "import time; from echo_agent.cli import main; main(['--help']); print(time.process_time())"
+def test_help_loads_little() -> None:
+    """A third of a second of CPU is the goal (benchmarks/overhead.py measures it); modules are counted, not time."""
+    code = "import sys; from echo_agent.cli import main; main(['--help']); print(len(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout.splitlines()[-1]) < 1.0
+    assert int(done.stdout.splitlines()[-1]) < 400

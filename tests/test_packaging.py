@@ -12,8 +12,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydantic
 import pytest
 from packaging.requirements import Requirement
+
+from tests.test_docs import Block, blocks
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -21,7 +24,7 @@ FOLDERS = {"echo_agent": "echo_agent", "tools": "echo_agent/tools"} | {
     name: f"echo_agent/{name}" for name in ("graphs", "finetune")
 }
 """Folder in the tree -> folder in the wheel."""
-SUFFIXES = {".py", ".safetensors", ".json", ".yaml", ".txt"}
+SUFFIXES = {".py", ".safetensors", ".json", ".yaml", ".txt", ".html", ".css", ".js"}
 
 
 def tree() -> Iterator[tuple[Path, str]]:
@@ -33,10 +36,12 @@ def tree() -> Iterator[tuple[Path, str]]:
                     yield path, f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
 
 
-def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+def run(*command: str | Path, cwd: Path, given: str = "", **environment: str) -> str:
     """Run a command to its end and return what it wrote; its output is the message where it fails."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | environment
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=env, input=given, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -101,6 +106,53 @@ def test_bare_folder_names_are_banned(tmp_path: Path) -> None:
         text=True,
     )
     assert done.stdout.count("TID251") == 3, done.stdout + done.stderr
+
+
+# --- in a clone ---------------------------------------------------------------------------------------------------
+
+SITE = Path(pydantic.__file__).parents[1]
+"""Where the packages are that ours needs."""
+
+
+def clone(folder: Path) -> Path:
+    """What a clone of the repository holds, as far as its pages need it."""
+    folder.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, folder)
+    for name in (*FOLDERS, "docs", "examples"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def test_the_folders_of_a_checkout_are_found_beside_the_package(tmp_path: Path) -> None:
+    """Started at its root, Python finds `echo_agent/` there, in front of whatever is installed."""
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    (tmp_path / "tools" / "elsewhere.py").touch()
+    code = "import echo_agent.tools.elsewhere, echo_agent.finetune.config as c, graphs; print(c.__file__)"
+    code += "; import importlib.util as u; print(u.find_spec('echo_agent.examples'))"
+    printed = run(sys.executable, "-S", "-c", code, cwd=tmp_path, PYTHONPATH=str(SITE)).splitlines()
+    assert printed == [str(tmp_path / "finetune" / "config.py"), "None"]
+
+
+@pytest.mark.slow
+def test_the_pages_run_in_a_clone_after_the_documented_install(tmp_path: Path) -> None:
+    """The README's install, then the Python of README and tutorial from the root of the clone."""
+    root, env = clone(tmp_path / "clone"), tmp_path / "env"
+    run(sys.executable, "-m", "venv", "--without-pip", env, cwd=tmp_path)
+    python = env / "bin" / "python"
+    (site,) = env.glob("lib/python3*/site-packages")
+    (site / "needed.pth").write_text(f"{SITE}\n", encoding="utf-8")
+    pages: list[list[Block]] = [blocks(root / "README.md"), blocks(root / "docs" / "tutorial.md")]
+    (install,) = (
+        c for block in pages[0] for c in block.commands if c[:2] == ["pip", "install"] and not block.needs
+    )
+    quick = ["--quiet", "--no-deps", "--no-build-isolation"]
+    run(sys.executable, "-m", "pip", "--python", python, "install", *quick, *install[2:], cwd=root)
+    for page in pages:
+        code = "\n".join(block.code for block in page if block.kind == "python" and not block.needs)
+        assert "import" in code
+        run(python, "-W", "ignore", "-", cwd=root, given=code, ECHO_AGENT_HOME=str(tmp_path))
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from echo_agent.controls import Control
 from echo_agent.rows import Row
-from echo_agent.scores import Control, Outcome, is_correct, overlap, paired_difference, summarise, wilson
+from echo_agent.scores import Outcome, is_correct, overlap, paired_difference, summarise, wilson
 
 
 def row(id: str = "a", **fields: Any) -> Row:
@@ -86,9 +87,9 @@ def test_overlap(
 
 def test_summary() -> None:
     rows = [
-        row("a", family="order", difficulty="detail", gold_spans=[(2.0, 4.0)]),
-        row("b", family="order", difficulty="gist"),
-        row("c", family="count"),
+        row("a", category="order", difficulty="detail", gold_spans=[(2.0, 4.0)]),
+        row("b", category="order", difficulty="gist"),
+        row("c", category="count"),
     ]
     listen = {"start": 3.0, "end": 5.0, "speed": 1.0}
     outcomes = [
@@ -108,7 +109,7 @@ def test_summary() -> None:
     assert on["listened"] == pytest.approx(1 / 3)
     assert on["seconds_heard"] == pytest.approx(2 / 3)
     assert (on["gold_heard"], on["gold_iou"]) == (pytest.approx(0.5), pytest.approx(1 / 3))
-    assert {name: group["accuracy"] for name, group in on["by_family"].items()} == {
+    assert {name: group["accuracy"] for name, group in on["by_category"].items()} == {
         "count": 0.0,
         "order": 0.5,
     }

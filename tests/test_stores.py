@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from echo_agent.audio.recording import AudioRef, Recording, Transform
 from echo_agent.errors import RecordingError
-from echo_agent.recording import AudioRef, Recording, Transform
 from echo_agent.stores import ByteStore, RecordingStore
 from tests.sounds import lively, write
 
@@ -135,7 +135,7 @@ def test_a_file_is_opened_again_after_a_resume(file: Path) -> None:
     ref = Recording.open(file).ref(0.5, 1.0)
     code = """
 import sys
-from echo_agent.recording import AudioRef
+from echo_agent.audio.recording import AudioRef
 from echo_agent.stores import RecordingStore
 print(float(RecordingStore().crop(AudioRef.model_validate_json(sys.argv[1])).sum()))
 """

@@ -10,8 +10,6 @@ import json
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedModel,
@@ -27,6 +25,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from echo_agent.conformance.sounds import lively, randomise
 from echo_agent.families.base import Family
 from echo_agent.families.nano import NanoFamily
 from echo_agent.families.qwen2_audio import Qwen2AudioFamily
@@ -35,10 +34,15 @@ from echo_agent.nano.configuration import NanoConfig
 from echo_agent.nano.modeling import NanoForConditionalGeneration
 from echo_agent.nano.processing import load_tokenizer, time_token_ids
 from echo_agent.nano.weights import WEIGHTS
+from tests.tiny_large import CLASSES, LARGE_KINDS, large_extractor, large_model, large_tokenizer
 
 QWEN_KINDS = ("qwen2-audio", "qwen2.5-omni")
+sounds = lively
+"""Recordings of tests."""
 KINDS = (*QWEN_KINDS, "echo-nano")
-"""The kinds that the conformance tests run over."""
+"""The kinds that most tests run over: one of each way to hear."""
+ALL_KINDS = (*KINDS, "echo-small", *LARGE_KINDS)
+"""All families; the conformance tests run over these."""
 
 CORPUS = """You are a careful listener. You answer questions about audio recordings. Think step by step before you
 answer. Whenever you speak about a part of the audio, cite the audio segment first, with its start and end in seconds:
@@ -91,19 +95,19 @@ def tiny_family(kind: str, seed: int = 0) -> Family:
         tokenizer = load_tokenizer(WEIGHTS)
         model = NanoForConditionalGeneration(_nano_config(tokenizer)).eval()
         family = NanoFamily(f"tiny-{kind}", model, tokenizer)
+    elif kind == "echo-small":
+        from tests.small.tiny_small import tiny_small
+
+        return tiny_small(seed)
+    elif kind in LARGE_KINDS:
+        ids = tiny_tokenizer(kind).get_vocab()
+        make: Any = CLASSES[kind]
+        model = large_model(kind, ids, _text_sizes(kind))
+        family = make(f"tiny-{kind}", model, tiny_tokenizer(kind), tiny_extractor(kind))
     else:
         raise ValueError(f"no tiny model of kind {kind!r}")
     randomise(family.model, seed)
     return family
-
-
-def randomise(model: PreTrainedModel, seed: int = 0, std: float = 0.1) -> None:
-    """Draw every matrix of a model (not its norms and biases) from a normal distribution."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 
 
 @lru_cache
@@ -119,9 +123,11 @@ def _bpe() -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
     return model["vocab"], tuple(tuple(merge) for merge in model["merges"])
 
 
-def tiny_tokenizer(kind: str) -> Qwen2Tokenizer:
-    """The tokenizer class of the Qwen families, with their control tokens and some hundred words."""
+def tiny_tokenizer(kind: str) -> Any:
+    """The tokenizer class of a family, with its control tokens and some hundred words."""
     vocabulary, merges = _bpe()
+    if kind in LARGE_KINDS:
+        return large_tokenizer(kind, dict(vocabulary), list(merges))
     tokenizer = Qwen2Tokenizer(
         vocab=dict(vocabulary),
         merges=list(merges),
@@ -133,8 +139,10 @@ def tiny_tokenizer(kind: str) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def tiny_extractor(kind: str) -> WhisperFeatureExtractor:
+def tiny_extractor(kind: str) -> Any:
     """The feature extractor as the published checkpoints configure it."""
+    if kind in LARGE_KINDS:
+        return large_extractor(kind)
     seconds = 30 if kind == "qwen2-audio" else 300
     return WhisperFeatureExtractor(feature_size=128, chunk_length=seconds, return_attention_mask=True)
 
@@ -228,12 +236,3 @@ def tiny_full_omni(seed: int = 0) -> Qwen2_5OmniForConditionalGeneration:
     )
     randomise(model, seed)
     return model.eval()
-
-
-def sounds(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
-    """Tones and noise whose pitch changes every half second, so that no two stretches are alike; float32 mono."""
-    draw = np.random.default_rng(seed)
-    samples = round(seconds * rate)
-    time = np.arange(samples) / rate
-    pitch = draw.uniform(200, 3000, size=samples // (rate // 2) + 1)[(time * 2).astype(int)]
-    return (0.3 * np.sin(2 * np.pi * pitch * time) + 0.05 * draw.standard_normal(samples)).astype(np.float32)

@@ -1,5 +1,7 @@
 """The typed tools that a policy may call."""
 
+from echo_agent.tools.audible import hearable
+from echo_agent.tools.bound import make_relisten
 from echo_agent.tools.relisten import (
     DEFAULT_LIMITS,
     Heard,
@@ -7,7 +9,6 @@ from echo_agent.tools.relisten import (
     Reply,
     audio_message,
     check_call,
-    make_relisten,
     not_heard,
     resolve_span,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Reply",
     "audio_message",
     "check_call",
+    "hearable",
     "make_relisten",
     "not_heard",
     "resolve_span",

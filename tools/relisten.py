@@ -4,8 +4,8 @@ One set of arguments and checks, three ways to use it:
 
 - :func:`check_call` and :func:`resolve_span` decide what is heard. They are pure: no audio is read here.
 - the listening graph calls them and puts a :class:`Reply` into its state: a reference, never samples.
-- :func:`make_relisten` is a LangChain tool for any other agent. It answers with a reference, or with the audio itself
-  as a message that a model can hear.
+- ``make_relisten`` is a LangChain tool for any other agent. It answers with a reference too, of which
+  :mod:`echo_agent.tools.audible` makes audio for models that hear nothing else.
 
 What can be mended is mended and said so (swapped, clamped, widened, cut); what cannot is answered with an observation
 that tells the policy what was wrong. A mistake of the policy is never an exception, and never silence.
@@ -19,23 +19,17 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from langchain_core.messages import HumanMessage, ToolMessage
-from langchain_core.tools import InjectedToolCallId, StructuredTool
+from langchain_core.messages import HumanMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from echo_agent.answers import TOOL_NAME
+from echo_agent.audio.recording import AudioRef, Transform, wav_bytes
 from echo_agent.errors import RecordingError
 from echo_agent.families.base import Limits
-from echo_agent.recording import AudioRef, Recording, Transform, wav_bytes
-from echo_agent.stores import RecordingStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
-    from langchain_core.tools import BaseTool
 
 DEFAULT_LIMITS = Limits(shortest=0.2, longest_crop=30.0, longest_recording=math.inf)
 """What is asked of a span where nothing is known of the model that will hear it."""
@@ -72,12 +66,6 @@ class RelistenArgs(BaseModel):
     )
 
 
-class _WithCallId(RelistenArgs):
-    """Arguments, and the call that they belong to."""
-
-    tool_call_id: Annotated[str, InjectedToolCallId]
-
-
 @dataclass(frozen=True)
 class Heard:
     """What a call comes to."""
@@ -108,9 +96,15 @@ class Reply(BaseModel):
     ref: AudioRef | None = None
     """What is heard."""
     asked: AudioRef | None = None
-    """Under the wrong-crop control: what should have been heard."""
+    """Under a control: what should have been heard."""
     overlap: float = 0.0
-    """Under the wrong-crop control: seconds of the crop that lie on a gold span or on what was asked for."""
+    """Under the controls wrong-crop and oracle: seconds of the crop that lie on a gold span (or, under wrong-crop, on
+    what was asked for)."""
+
+    @classmethod
+    def to(cls, heard: Heard) -> Self:
+        """The reply to a call that was checked."""
+        return cls(outcome="heard" if heard.ok else "refused", observation=heard.observation, ref=heard.ref)
 
     @property
     def content(self) -> str:
@@ -267,63 +261,3 @@ def audio_message(heard: Sequence[tuple[AudioRef, np.ndarray]], rate: int) -> Hu
             {"type": "audio", "base64": data, "mime_type": "audio/wav"},
         ]
     return HumanMessage(content=blocks)
-
-
-def make_relisten(
-    recordings: Sequence[Recording | AudioRef | str | Path],
-    *,
-    deliver: Literal["reference", "audio"] = "reference",
-    limits: Limits = DEFAULT_LIMITS,
-    rate: int = 16000,
-    store: RecordingStore | None = None,
-) -> BaseTool:
-    """The tool ``relisten``, bound to recordings, for any LangChain or LangGraph agent.
-
-    Args:
-        recordings: What the calls count from 1: paths, open recordings, or references into ``store``.
-        deliver: ``reference`` answers with text and, as the message's artifact, a :class:`Reply` whose ``ref`` says
-            what is heard. ``audio`` answers (in a ``ToolNode``) with the tool message and, after it, a user message
-            that holds the audio as a standard block. Models that take no other message between two tool messages must
-            then not be given parallel calls.
-        limits: Shortest and longest crop.
-        rate: Samples per second of delivered audio, in Hz.
-        store: Where references are looked up; a new one by default.
-    """
-    kept = store or RecordingStore()
-    refs = [
-        entry
-        if isinstance(entry, AudioRef)
-        else kept.add(entry if isinstance(entry, Recording) else Recording.open(entry))
-        for entry in recordings
-    ]
-
-    def reply(**arguments: Any) -> Reply:
-        heard = check_call(arguments, refs, limits)
-        return Reply(outcome="heard" if heard.ok else "refused", observation=heard.observation, ref=heard.ref)
-
-    def by_reference(**arguments: Any) -> tuple[str, dict[str, Any]]:
-        answer = reply(**arguments)
-        return answer.content, answer.to_json()
-
-    def with_audio(tool_call_id: str, **arguments: Any) -> Any:
-        from langgraph.types import Command
-
-        answer = reply(**arguments)
-        messages: list[Any] = [
-            ToolMessage(answer.content, artifact=answer.to_json(), tool_call_id=tool_call_id, name=TOOL_NAME)
-        ]
-        if answer.ref is not None:
-            messages.append(audio_message([(answer.ref, kept.crop(answer.ref, rate))], rate))
-        return Command(update={"messages": messages})
-
-    def refuse(error: Any) -> str:
-        return not_heard(explain(error)) if isinstance(error, ValidationError) else not_heard(str(error))
-
-    return StructuredTool.from_function(
-        func=with_audio if deliver == "audio" else by_reference,
-        name=TOOL_NAME,
-        description=DESCRIPTION,
-        args_schema=_WithCallId if deliver == "audio" else RelistenArgs,
-        response_format="content" if deliver == "audio" else "content_and_artifact",
-        handle_validation_error=refuse,
-    )

@@ -1,4 +1,4 @@
-"""``echo-agent models``: what can be named, what is on this machine, and what each needs."""
+"""``echo-agent models``: what can be named, what is on this machine, what each needs, and what the small one knows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from echo_agent.families.loading import EMBEDDED, known_models
+from echo_agent.terminal import say_json
 
 
 def run(*, as_json: bool) -> None:
@@ -19,14 +20,25 @@ def run(*, as_json: bool) -> None:
             "parameters": model.parameters,
             "memory_gb": round(model.memory("float32" if model.name == EMBEDDED else "bfloat16"), 1),
             "longest_recording": model.longest_recording,
+            "runs": list(model.places),
+            "licence": licence_of(model.name) or model.licence,
             "note": model.note,
+            **(_knows() if model.name == EMBEDDED else {}),
         }
         for model in known_models()
     ]
     if as_json:
-        print(json.dumps({"models": listed}))
+        say_json({"models": listed})
     else:
         _print_table(listed)
+
+
+def _knows() -> dict[str, list[str]]:
+    """The sounds, and the words of speech, that the embedded model was taught."""
+    from echo_agent.families.known_sounds import known_sounds
+    from echo_agent.finetune.data.vocabulary import DIGITS, WORDS
+
+    return {"sounds": known_sounds(), "words": [*DIGITS, *WORDS]}
 
 
 def on_this_machine(name: str) -> bool:
@@ -46,27 +58,51 @@ def on_this_machine(name: str) -> bool:
     return all((folder / shard).exists() for shard in shards)
 
 
+def licence_of(name: str) -> str | None:
+    """The licence that the card of a model on this machine states; None where there is no card."""
+    if name == EMBEDDED:
+        return None
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+    from yaml import YAMLError
+
+    card = try_to_load_from_cache(name, "README.md")
+    if not isinstance(card, str):
+        return None
+    try:
+        said: Any = ModelCard.load(card, ignore_metadata_errors=True).data  # what stands there is not typed
+    except (OSError, ValueError, YAMLError):
+        return None
+    stated = said.license_name if said.license in (None, "other") else said.license
+    return stated if isinstance(stated, str) else None
+
+
 def _print_table(listed: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=130)
+    from echo_agent.console import console
+
+    page = console()
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("model", "family", "here", "memory", "hears", ""):
-        table.add_column(title, justify="right" if title in ("memory", "hears") else "left")
+    for title in ("model", "here", "memory", "hears", ""):
+        right = title in ("memory", "hears")
+        table.add_column(title, justify="right" if right else "left", no_wrap=title != "")
     for model in listed:
         hears = model["longest_recording"]
         table.add_row(
             model["name"],
-            model["family"],
             "yes" if model["here"] else "no",
             f"{model['memory_gb']:g} GB",
             f"{hears / 60:g} min" if hears >= 60 else f"{hears:g} s",
-            model["note"],
+            f"{model['note']} ({model['licence']}; {', '.join(model['runs'])})",
         )
-    console.print(table)
-    console.print(
-        "\nAny folder or hub model of these families can be named too; it is downloaded once.", style="dim"
+    page.print(table)
+    for model in listed:
+        for what in ("sounds", "words"):
+            if what in model:
+                page.print(f"\n{model['name']} knows the {what}: {', '.join(model[what])}")
+    page.print(
+        "\nAny folder or hub model of these families can be named too; it is downloaded once, and goes on where a "
+        "download was broken off. In brackets: the licence that the model's card states, and where it runs: here, in "
+        "this process; behind vLLM, with the same guarantees; or behind an API.",
+        style="dim",
     )

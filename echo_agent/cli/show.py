@@ -1,7 +1,7 @@
 """A run in a terminal, as it happens: the reasoning, a line per re-listen, then the answer.
 
 Tags are not shown: a re-listen is a line of its own with its span on a small waveform, and the answer comes at the end.
-What a model or a file name says is printed without control characters, so that it cannot take over the terminal.
+What a model or a file name says is printed as plain characters, so that it cannot take over the terminal.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from echo_agent.outline import clock, peaks, sketch
-from echo_agent.picture import COLOURS
-from echo_agent.recording import Recording
+from echo_agent.audio.outline import clock, described, peaks, sketch
+from echo_agent.audio.picture import COLOURS
+from echo_agent.audio.recording import Recording
+from echo_agent.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,7 +85,7 @@ class Screen:
     def head(self) -> None:
         """One line about the recording."""
         length = clock(self.duration)
-        name, room = clean(self.recording.name), LABEL - len(length) - 1
+        name, room = printable(self.recording.name), LABEL - len(length) - 1
         name = name if len(name) <= room else f"{name[: room - 1]}…"
         self._line(f"{name:<{room}} {length}", None)
 
@@ -105,7 +106,7 @@ class Screen:
         from rich.text import Text
 
         self._end_line()
-        told = f"  ({clean(heard['observation'])})" if heard["observation"] else ""
+        told = f"  ({printable(heard['observation'])})" if heard["observation"] else ""
         if heard["start"] is None:
             self.console.print(Text(f"  not heard again{told}", "dim"), soft_wrap=True)
             return
@@ -131,14 +132,16 @@ class Screen:
         if result.answer is None:
             self.console.print(Text("no answer could be read", "bold red"))
         else:
-            self.console.print(Text(clean(result.answer), "bold"), soft_wrap=True)
+            self.console.print(Text(printable(result.answer, lines=True), "bold"), soft_wrap=True)
         count = len(result.relistens)
         heard = f", {result.seconds_heard:.1f} s heard again" if count else ""
-        spent = ", budget used up" if result.budget_exhausted else ""
+        how = "" if result.confidence is None else f"confidence {result.confidence:.0%}, "
+        if result.forced:
+            how += (
+                "asked for at the end of the budget, " if result.budget_exhausted else "forced to a choice, "
+            )
         seconds = sum(result.timings.values())
-        line = (
-            f"{count} re-listen{'s' * (count != 1)}{heard}{spent}; {seconds:.1f} s with {clean(result.model)}"
-        )
+        line = f"{how}{count} re-listen{'s' * (count != 1)}{heard}; {seconds:.1f} s with {printable(result.model)}"
         self.console.print(Text(line, "dim"), soft_wrap=True)
 
     def _line(self, label: str, span: tuple[float, float] | None, after: str = "") -> None:
@@ -158,7 +161,7 @@ class Screen:
         """Go on with the reasoning, without blank lines at its start."""
         from rich.text import Text
 
-        text = clean(text, keep="\n")
+        text = printable(text, lines=True)
         if not self._column:
             text = text.lstrip()
         if text:
@@ -169,23 +172,3 @@ class Screen:
         if self._column:
             self.console.print()
             self._column = 0
-
-
-def clean(text: str, keep: str = "") -> str:
-    """Text without control characters, those in ``keep`` apart."""
-    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)
-
-
-def described(heard: Mapping[str, Any]) -> str:
-    """How a re-listen was heard, in a few words; empty for plain replay."""
-    words = []
-    if heard["speed"] != 1.0:
-        words.append(f"speed {heard['speed']:g}")
-    low, high = heard["low_hz"], heard["high_hz"]
-    if low is not None and high is not None:
-        words.append(f"{low:g} to {high:g} Hz")
-    elif low is not None or high is not None:
-        words.append(f"above {low:g} Hz" if high is None else f"below {high:g} Hz")
-    if heard["gain_db"]:
-        words.append(f"{heard['gain_db']:+g} dB")
-    return ", ".join(words)

@@ -1,9 +1,9 @@
-"""The live batch: all runs that are being decoded, in one KV cache, one token each per step.
+"""The live batch: all requests that are being decoded, in one KV cache, one token each per step.
 
 The cache is ``[layers, 2, rows, slots, heads, head width]``. A row's tokens lie in its slots from 0 on without holes,
 each row as long as it is; a step writes one token per row into the row's own next slot and attends to as many slots as
-the longest row has, the rest being masked. So nothing is padded, moved or allocated from one step to the next: a run
-that ends gives its row to the last one, a run that joins is copied in, and the memory grows now and then.
+the longest row has, the rest being masked. So nothing is padded, moved or allocated from one step to the next: a
+request that ends gives its row to the last one, a request that joins is copied in, and the memory grows now and then.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from echo_agent.engine.prefixes import tokens_in
-from echo_agent.engine.runs import Choice, Run
+from echo_agent.engine.prefix_cache import tokens_in
+from echo_agent.engine.request import Request, SampledToken
 from echo_agent.engine.sampling import Rows, choose
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _ROUND = 64
 """Slots are allocated in multiples of this."""
 
 _IDLE_BYTES = 256 << 20
-"""A cache larger than this is given back when no run is left."""
+"""A cache larger than this is given back when no request is left."""
 
 
 class _DecodeLayer(CacheLayerMixin):
@@ -74,14 +74,14 @@ class _DecodeLayer(CacheLayerMixin):
 
 
 class LiveBatch:
-    """The runs that are being decoded. Used by the engine's thread only."""
+    """The requests that are being decoded. Used by the engine's thread only."""
 
     def __init__(self, family: Family, max_rows: int) -> None:
         """Start empty; memory for at most ``max_rows`` rows is taken as it is needed."""
         self._family = family
         self._max_rows = max_rows
         self._banned = torch.tensor(sorted(family.banned_ids), dtype=torch.int64, device=family.device)
-        self.runs: list[Run] = []
+        self.requests: list[Request] = []
         self._kv: Tensor | None = None
         self._layers: list[_DecodeLayer] = []
         self._cache: Cache | None = None
@@ -98,62 +98,62 @@ class LiveBatch:
         """Bytes of the cache."""
         return 0 if self._kv is None else self._kv.nbytes
 
-    def choose(self, scores: Tensor, runs: Sequence[Run]) -> list[Choice]:
-        """Choose the next token of ``runs`` from ``scores``, one row each: id, log-probability, near tie."""
-        rows = Rows.of([run.params for run in runs], scores.device)
-        positions = torch.tensor([run.length for run in runs], device=scores.device)
-        return _listed(*choose(scores, rows, positions, self._banned, _kept(runs)))
+    def choose(self, scores: Tensor, requests: Sequence[Request]) -> list[SampledToken]:
+        """Choose the next token of ``requests`` from ``scores``, one row each: see :data:`SampledToken`."""
+        rows = Rows.of([request.params for request in requests], scores.device)
+        positions = torch.tensor([request.length for request in requests], device=scores.device)
+        return _listed(*choose(scores, rows, positions, self._banned, _kept(requests)))
 
-    def join(self, run: Run, parts: Sequence[Tensor]) -> None:
-        """Add a run whose last token was sampled but not computed; ``parts`` are the KV of all tokens before it."""
-        row, length = len(self.runs), run.length - 1
+    def join(self, request: Request, parts: Sequence[Tensor]) -> None:
+        """Add a request whose last token was sampled but not computed; ``parts`` are the KV of all tokens before it."""
+        row, length = len(self.requests), request.length - 1
         kv = self._reserve(row + 1, length + 1, parts[0])
         done = 0
         for part in parts:
             kv[:, :, row, done : done + tokens_in(part)] = part
             done += tokens_in(part)
         assert done == length, f"KV of {done} tokens for a context of {length}"
-        self.runs.append(run)
+        self.requests.append(request)
         self._stale = True
 
     def kv(self, row: int) -> Tensor:
         """A view of the KV of a row: of all its tokens but the last."""
         assert self._kv is not None
-        return self._kv[:, :, row, : self.runs[row].length - 1]
+        return self._kv[:, :, row, : self.requests[row].length - 1]
 
     def leave(self, rows: Sequence[int]) -> None:
-        """Take runs out; each row is filled with the last one."""
+        """Take requests out; each row is filled with the last one."""
         for row in sorted(rows, reverse=True):
-            last = len(self.runs) - 1
-            if self._kv is not None and self.runs[row].dead:
+            last = len(self.requests) - 1
+            if self._kv is not None and self.requests[row].dead:
                 self._kv[:, :, row] = 0  # it may hold what is not a number
             if self._kv is not None and row < last:
-                length = self.runs[last].length - 1
+                length = self.requests[last].length - 1
                 self._kv[:, :, row, :length] = self._kv[:, :, last, :length]
-            self.runs[row] = self.runs[last]
-            self.runs.pop()
+            self.requests[row] = self.requests[last]
+            self.requests.pop()
         self._stale = True
-        if not self.runs and self.nbytes > _IDLE_BYTES:
+        if not self.requests and self.nbytes > _IDLE_BYTES:
             self.clear()
 
-    def bytes_with(self, runs: Sequence[Run]) -> int:
-        """Bytes that the cache would take with ``runs`` added, as far as that can be foreseen."""
-        everyone = [*self.runs, *runs]
+    def bytes_with(self, requests: Sequence[Request]) -> int:
+        """Bytes that the cache would take with ``requests`` added, as far as that can be foreseen."""
+        everyone = [*self.requests, *requests]
         if not everyone:
             return 0
-        rows, slots = self._shape(len(everyone), max(run.length for run in everyone))
+        rows, slots = self._shape(len(everyone), max(request.length for request in everyone))
         return rows * slots * self._token_bytes
 
     def clear(self) -> None:
         """Drop all runs and give the memory back."""
-        self.runs.clear()
+        self.requests.clear()
         self._kv, self._cache, self._layers = None, None, []
 
-    def step(self) -> list[Choice]:
-        """Compute the last token of every run and choose the next: id, log-probability, near tie, row by row."""
+    def step(self) -> list[SampledToken]:
+        """Compute the last token of every request and choose the next: row by row."""
         if self._stale:
             self._refresh()
-        count, width = len(self.runs), self._width + 1
+        count, width = len(self.requests), self._width + 1
         assert self._kv is not None and self._rows is not None
         if width > self._kv.shape[3]:
             self._reserve(count, width, self._kv[:, :, 0])
@@ -167,20 +167,20 @@ class LiveBatch:
         hidden, _ = self._family.forward_embeds(embeds, mask, lengths, self._cache)
         scores = self._family.logits(hidden[:, -1])
         self._lengths = self._lengths + 1
-        tokens, logprobs, ties = choose(scores, self._rows, self._lengths, self._banned, _kept(self.runs))
-        self._tokens = tokens
+        chosen = choose(scores, self._rows, self._lengths, self._banned, _kept(self.requests))
+        self._tokens = chosen[0]
         self._width = width
-        return _listed(tokens, logprobs, ties)
+        return _listed(*chosen)
 
     def _refresh(self) -> None:
-        """Make the tensors that describe the rows anew, after rows or memory have changed."""
+        """Rebuild the tensors that describe the rows, after rows or memory have changed."""
         assert self._kv is not None
         device, slots = self._kv.device, self._kv.shape[3]
-        lengths = [run.length - 1 for run in self.runs]
+        lengths = [request.length - 1 for request in self.requests]
         self._width = max(lengths)
-        self._rows = Rows.of([run.params for run in self.runs], device)
+        self._rows = Rows.of([request.params for request in self.requests], device)
         self._lengths = torch.tensor(lengths, device=device)
-        self._tokens = torch.tensor([run.sampled[-1] for run in self.runs], device=device)
+        self._tokens = torch.tensor([request.sampled[-1] for request in self.requests], device=device)
         self._offsets = torch.arange(len(lengths), device=device) * slots
         self._slot_numbers = torch.arange(slots, device=device)[None]
         self._stale = False
@@ -190,15 +190,15 @@ class LiveBatch:
         old = self._kv
         if old is not None and rows <= old.shape[2] and slots <= old.shape[3]:
             return old
-        # As much as is needed now: what runs that have left once needed is given back.
-        rows, slots = self._shape(rows, max([slots, *(run.length for run in self.runs)]))
+        # As much as is needed now: what requests that have left once needed is given back.
+        rows, slots = self._shape(rows, max([slots, *(request.length for request in self.requests)]))
         layers, two, _, heads, width = like.shape
         self._token_bytes = layers * two * heads * width * like.element_size()
         # Zeros: a masked slot is multiplied by zero, which only a number survives.
         kv = torch.zeros((layers, two, rows, slots, heads, width), dtype=like.dtype, device=like.device)
         if old is not None:
-            for row, run in enumerate(self.runs):
-                kv[:, :, row, : run.length - 1] = old[:, :, row, : run.length - 1]
+            for row, request in enumerate(self.requests):
+                kv[:, :, row, : request.length - 1] = old[:, :, row, : request.length - 1]
         self._kv = kv
         self._layers = [_DecodeLayer(layer) for layer in kv]
         self._cache = Cache(layers=list(self._layers))
@@ -206,17 +206,17 @@ class LiveBatch:
         return kv
 
     def _shape(self, rows: int, slots: int) -> tuple[int, int]:
-        """Rows and slots to take memory for, so that not every step or run asks for more."""
+        """Rows and slots to take memory for, so that not every step or request asks for more."""
         slots = max(slots + _ROUND, slots * 5 // 4)
         return min(self._max_rows, 1 << (rows - 1).bit_length()), -(-slots // _ROUND) * _ROUND
 
 
-def _kept(runs: Sequence[Run]) -> dict[int, Sequence[int]]:
+def _kept(requests: Sequence[Request]) -> dict[int, Sequence[int]]:
     """Of which ids the next token is sampled, for the rows inside a guided answer."""
-    return {row: kept for row, run in enumerate(runs) if (kept := run.kept)}
+    return {row: kept for row, request in enumerate(requests) if (kept := request.kept)}
 
 
-def _listed(tokens: Tensor, logprobs: Tensor, ties: Tensor) -> list[Choice]:
+def _listed(tokens: Tensor, logprobs: Tensor, ties: Tensor, steered: Tensor) -> list[SampledToken]:
     """The choices as numbers, brought over from the device at once (float64 holds an id exactly)."""
-    table = torch.stack([tokens.double(), logprobs.double(), ties.double()], dim=1).tolist()
-    return [(int(token), logprob, bool(tie)) for token, logprob, tie in table]
+    table = torch.stack([tokens.double(), logprobs.double(), ties.double(), steered.double()], dim=1).tolist()
+    return [(int(token), logprob, bool(tie), bool(off)) for token, logprob, tie, off in table]

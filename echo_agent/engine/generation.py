@@ -13,8 +13,8 @@ from typing import Literal
 
 from echo_agent.errors import QuestionError
 
-Finish = Literal["stop", "eos", "length"]
-"""Why a generation ended: a stop string, an end-of-turn id, or no room for more tokens."""
+Finish = Literal["stop", "eos", "loop", "length"]
+"""Why a generation ended: a stop string, an end-of-turn id, a loop, or no room for more tokens."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class SamplingParams:
     """Most tokens to sample; fewer where the model's context ends before."""
     stop: tuple[str, ...] = ()
     """Strings that end the generation as soon as the sampled text holds one; the token that ends it is kept whole."""
+    max_repeats: int = 0
+    """End the generation once the sampled ids end with one block and so many repeats of it
+    (:func:`~echo_agent.engine.stops.is_loop`); 0 lets loops run. Guided answers do not count."""
     choices: tuple[str, ...] = ()
     """Between ``<answer>`` and ``</answer>`` only one of these is written (:mod:`echo_agent.engine.guides`); empty
     leaves the policy free."""
@@ -45,6 +48,8 @@ class SamplingParams:
             raise QuestionError(f"top_p must lie in (0, 1], not {self.top_p}")
         if self.max_new_tokens < 1:
             raise QuestionError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.max_repeats < 0:
+            raise QuestionError(f"max_repeats must be 0 (no limit) or more, not {self.max_repeats}")
         if isinstance(self.stop, str) or "" in self.stop:
             raise QuestionError(f"stop must be a tuple of strings that are not empty, not {self.stop!r}")
         if isinstance(self.choices, str) or not all(choice.strip() for choice in self.choices):
@@ -88,5 +93,13 @@ class Generation:
     """How many of them were not computed for this run: cached, or shared with a run of the same batch."""
     audio_tokens: int = 0
     """How many of them are audio placeholders."""
+    steered: int = 0
+    """At how many sampled tokens the choices left over less than half of the policy's probability: there it would
+    rather have written something that is none of them."""
     near_ties: int = 0
     """How many sampled tokens another token came so close to that batching may turn the choice (1e-4)."""
+    weights: tuple[str, ...] = ()
+    """What servers call the model, or its adapters, that sampled; empty for a model in this process. Several names:
+    they were exchanged meanwhile."""
+    versions: tuple[str, ...] = ()
+    """What servers say of the versions of its weights, where they do."""

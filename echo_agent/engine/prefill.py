@@ -1,9 +1,10 @@
 """Computing contexts: many runs as one padded batch, and what they share only once.
 
 The contexts that are let in together are laid out as a tree of *jobs*. A job is a stretch of tokens to compute after a
-prefix whose keys and values are known by then: from the prefix cache, or from the job before it. Thirty-two runs with
-the same prompt are one job; thirty-two questions about one recording are one job for the recording and one for each
-question. Stretches that are longer than the token budget of one forward pass are cut into jobs that follow each other.
+prefix whose keys and values are known by then: from the prefix cache, or from the job before it. Thirty-two requests
+with the same prompt are one job; thirty-two questions about one recording are one job for the recording and one for
+each question. Stretches that are longer than the token budget of one forward pass are cut into jobs that follow each
+other.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from echo_agent.engine.prefixes import Symbols, common, tokens_in
-from echo_agent.engine.runs import Run
+from echo_agent.engine.prefix_cache import Symbols, common, tokens_in
+from echo_agent.engine.request import Request
 
 if TYPE_CHECKING:
     from echo_agent.families.base import Family
 
 WORTH_SHARING = 64
-"""A common stretch becomes a job of its own if that saves computing so many tokens: a forward pass costs time too."""
+"""A common stretch becomes a job of its own if that saves computing this many tokens: a forward pass costs time too."""
 
 
 @dataclass(eq=False)
 class Job:
     """Tokens ``start`` to ``end`` of a context, to be computed after what stands before them."""
 
-    run: Run
-    """A run with these tokens (there may be others)."""
+    request: Request
+    """A request with these tokens (there may be others)."""
     ids: tuple[int, ...]
-    """The context of that run."""
+    """The context of that request."""
     symbols: Symbols
     """Its symbols."""
     start: int
@@ -43,10 +44,10 @@ class Job:
     """KV of the tokens before ``start``, where no job computes them."""
     parent: Job | None = None
     """The job that computes the tokens before ``start``."""
-    finishing: list[Run] = field(default_factory=list)
-    """Runs whose context ends here: their next token is sampled from this job's scores."""
-    sharing: list[Run] = field(default_factory=list)
-    """All runs that need these tokens."""
+    finishing: list[Request] = field(default_factory=list)
+    """Requests whose context ends here: their next token is sampled from this job's scores."""
+    sharing: list[Request] = field(default_factory=list)
+    """All requests that need these tokens."""
     kv: Tensor | None = None
     """KV of these tokens, once they are computed."""
 
@@ -63,15 +64,15 @@ class Job:
         return [*self.parent.prefix(), self.parent.kv]
 
 
-def plan(runs: Sequence[tuple[Run, Sequence[Tensor]]], budget: int) -> list[Job]:
-    """Lay out what must be computed for runs, each given with the KV of its cached prefix; parents come first."""
-    groups: dict[tuple[int, ...], list[tuple[Run, tuple[int, ...], Symbols]]] = defaultdict(list)
+def plan(requests: Sequence[tuple[Request, Sequence[Tensor]]], budget: int) -> list[Job]:
+    """Lay out what must be computed for requests, each given with the KV of its cached prefix; parents come first."""
+    groups: dict[tuple[int, ...], list[tuple[Request, tuple[int, ...], Symbols]]] = defaultdict(list)
     cached: dict[tuple[int, ...], Sequence[Tensor]] = {}
-    for run, parts in runs:
-        # Runs with the same cached prefix have the same parts of the same tensors.
+    for request, parts in requests:
+        # Requests with the same cached prefix have the same parts of the same tensors.
         key = tuple(number for part in parts for number in (part.data_ptr(), tokens_in(part)))
         cached[key] = parts
-        groups[key].append((run, run.context(), run.symbols()))
+        groups[key].append((request, request.context(), request.symbols()))
     jobs: list[Job] = []
     for key, members in groups.items():
         start = sum(tokens_in(part) for part in cached[key])
@@ -80,7 +81,7 @@ def plan(runs: Sequence[tuple[Run, Sequence[Tensor]]], budget: int) -> list[Job]
 
 
 def _share(
-    members: Sequence[tuple[Run, tuple[int, ...], Symbols]],
+    members: Sequence[tuple[Request, tuple[int, ...], Symbols]],
     start: int,
     alike: int,
     cached: Sequence[Tensor],
@@ -88,7 +89,7 @@ def _share(
     budget: int,
     jobs: list[Job],
 ) -> None:
-    """Lay out runs that are alike up to ``alike``, of which the tokens before ``start`` are computed by ``parent``."""
+    """Lay out requests that are alike up to ``alike``, whose first ``start`` tokens ``parent`` computes."""
     waiting = [(list(members), start, alike, parent)]
     while waiting:
         group, start, alike, parent = waiting.pop()
@@ -96,14 +97,14 @@ def _share(
         alike += min(common(first[alike:], symbols[alike:]) for _, _, symbols in group)
         ends = all(len(symbols) == alike for _, _, symbols in group)
         if ends or (alike - start) * (len(group) - 1) >= WORTH_SHARING:
-            run, ids, symbols = group[0]
+            request, ids, symbols = group[0]
             while start < alike:
                 end = min(alike, start + budget)
-                parent = Job(run, ids, symbols, start, end, () if parent else cached, parent)
+                parent = Job(request, ids, symbols, start, end, () if parent else cached, parent)
                 parent.sharing = [member[0] for member in group]
                 jobs.append(parent)
                 start = end
-        branches: dict[int | None, list[tuple[Run, tuple[int, ...], Symbols]]] = defaultdict(list)
+        branches: dict[int | None, list[tuple[Request, tuple[int, ...], Symbols]]] = defaultdict(list)
         for member in group:
             if len(member[2]) > alike:
                 branches[int(member[2][alike])].append(member)
@@ -196,11 +197,11 @@ def compute(family: Family, jobs: Sequence[Job]) -> tuple[Tensor, list[Tensor]]:
 
 def _place_audio(embeds: Tensor, job: Job) -> None:
     """Write audio embeddings over those of the placeholders of one row ``[tokens, hidden]``."""
-    run = job.run
-    for (first, count), key in zip(run.placeholders, run.keys, strict=True):
+    request = job.request
+    for (first, count), key in zip(request.placeholders, request.keys, strict=True):
         start, end = max(first, job.start), min(first + count, job.end)
         if start < end:
-            audio = run.embeds[key][start - first : end - first]
+            audio = request.embeds[key][start - first : end - first]
             embeds[start - job.start : end - job.start] = audio.to(embeds)
 
 

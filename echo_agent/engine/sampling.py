@@ -11,6 +11,7 @@ Shapes: ``[rows, vocabulary]`` float32 scores; one row per run.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from echo_agent.engine.generation import SamplingParams
 NEAR = 1e-4
 """Two perturbed scores closer than this (in nats) are a near tie; also the slack at the edge of the top-p set."""
 
+_HALF = math.log(0.5)
 _LOW32 = 0xFFFFFFFF
 _HEAD = 64
 """How many of the likeliest tokens are looked at first for top-p, before sorting the whole vocabulary."""
@@ -38,7 +40,7 @@ def noise_key(seed: int, run: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Rows:
-    """The sampling parameters of the rows of a batch, as tensors; built anew when the batch's rows change."""
+    """The sampling parameters of the rows of a batch, as tensors; rebuilt when the batch's rows change."""
 
     temperature: Tensor | None
     """``[rows, 1]``, 1 for greedy rows; None where all are 1."""
@@ -78,7 +80,7 @@ def choose(
     positions: Tensor,
     banned: Tensor,
     kept: Mapping[int, Sequence[int]] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Choose one token per row. ``scores`` is used up: it is written into.
 
     Args:
@@ -89,17 +91,18 @@ def choose(
         kept: For some rows, the ids of which one is chosen; none of them is banned.
 
     Returns:
-        Token ids ``[rows]``, their log-probabilities under the full softmax at the row's temperature, and whether
-        the choice was a near tie.
+        Token ids ``[rows]``, their log-probabilities under the full softmax at the row's temperature, whether the
+        choice was a near tie, and whether ``kept`` left less than half of the probability.
     """
     if rows.temperature is not None:
         scores = scores / rows.temperature
-    share = _keep(scores, kept) if kept else 0.0
+    share = _keep(scores, kept) if kept else scores.new_zeros(len(scores))
+    steered = share < _HALF
     if not rows.noisy:
         normaliser = scores.logsumexp(1)
         best = scores.index_fill_(1, banned, float("-inf")).topk(2, dim=1)
         values, tokens = best.values, best.indices[:, 0]
-        return tokens, values[:, 0] - normaliser + share, values[:, 1] >= values[:, 0] - NEAR
+        return tokens, values[:, 0] - normaliser + share, values[:, 1] >= values[:, 0] - NEAR, steered
 
     outside = scores.index_select(1, banned)
     scores.index_fill_(1, banned, float("-inf"))
@@ -124,7 +127,7 @@ def choose(
         ties = ((weights >= outer) & (keys <= least * (1 - NEAR))).sum(1) > 1
         tokens = keys.where(weights >= edge, 0).argmin(1, keepdim=True)
     logprobs = scores.gather(1, tokens) - normaliser
-    return tokens[:, 0], logprobs[:, 0] + share, ties
+    return tokens[:, 0], logprobs[:, 0] + share, ties, steered
 
 
 def _keep(scores: Tensor, kept: Mapping[int, Sequence[int]]) -> Tensor:

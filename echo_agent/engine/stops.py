@@ -1,4 +1,4 @@
-"""Stop strings and streamed text, token by token, without tokenising anything again.
+"""Stop strings, loops and streamed text, token by token, without tokenising anything again.
 
 A stop string may be one token, be spread over several, or end in the middle of a token (``</seg>.``); in the last case
 the token is kept whole. Text is only made where it must be: a token can complete a stop string only if its own text
@@ -14,6 +14,9 @@ Detokenize = Callable[[Sequence[int]], str]
 
 REPLACEMENT = "\ufffd"
 """What a tokenizer puts in place of bytes that are not (yet) a character."""
+
+_LONGEST_BLOCK = 64
+_SHORTEST_LOOP = 8
 
 _MARGIN = 4
 """Tokens looked back on beyond one per byte of the stop string: some tokens have no text."""
@@ -50,6 +53,20 @@ class StopStrings:
             if string in text
         ]
         return min(ends)[2] if ends else None
+
+
+def is_loop(ids: Sequence[int], repeats: int) -> bool:
+    """Whether ``ids`` end with a block of at most 64 ids and ``repeats`` repeats of it, at least 8 ids in all.
+
+    Shorter loops are left alone: a row of dots, or of equal digits, is ordinary text.
+    """
+    for size in range(1, min(_LONGEST_BLOCK, len(ids) // (repeats + 1)) + 1):
+        if ids[-1] != ids[-1 - size]:
+            continue
+        length = max(size * (repeats + 1), _SHORTEST_LOOP)
+        if len(ids) >= length and ids[-length:-size] == ids[size - length :]:
+            return True
+    return False
 
 
 class TextStream:

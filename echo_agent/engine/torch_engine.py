@@ -2,36 +2,32 @@
 
 Callers are any number of threads and event loops; they hand in whole contexts and get back what was sampled after them.
 Behind it one thread makes all model calls (:mod:`echo_agent.engine.scheduler`), so callers share its batches and its
-caches without knowing of each other, and what a run gets depends on its own context, parameters and seed only.
+caches without knowing of each other, and what a request gets depends on its own context, parameters and seed only.
 """
 
 from __future__ import annotations
 
-import asyncio
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from echo_agent.engine.generation import Generation, SamplingParams
-from echo_agent.engine.guides import Guides
-from echo_agent.engine.runs import OnToken, Run, StopStringsCache
+from echo_agent.engine.engine import Engine
 from echo_agent.engine.scheduler import Scheduler
-from echo_agent.errors import EchoAgentError, QuestionError
+from echo_agent.errors import QuestionError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from echo_agent.audio.recording import AudioRef
+    from echo_agent.engine.feature_files import FeatureFiles
+    from echo_agent.engine.generation import Generation
+    from echo_agent.engine.request import Request
     from echo_agent.families.base import Family
-    from echo_agent.feature_files import FeatureFiles
-    from echo_agent.recording import AudioRef
     from echo_agent.stores import RecordingStore
 
-GREEDY = SamplingParams()
 
-
-class TorchEngine:
+class TorchEngine(Engine):
     """Continues contexts with a family's model; see the module's docstring.
 
     Example:
@@ -55,16 +51,16 @@ class TorchEngine:
         """Start the engine's thread.
 
         Args:
-            family: The model. While the engine has runs, its modules are in evaluation mode.
+            family: The model. While the engine has requests, its modules are in evaluation mode.
             recordings: Where the samples of audio references come from.
             kv_bytes: Most bytes of keys and values that are kept for contexts that may be continued, on the model's
                 device.
             feature_bytes: Most bytes of audio features and embeddings that are kept.
-            live_bytes: No run is let in that would make the live batch larger than this: one row per run, as long
-                as the longest. One run is let in whatever it takes, and runs that have been let in may grow.
-            max_batch: Most runs that are decoded together; others wait in the order in which they came.
+            live_bytes: No request is let in that would make the live batch larger than this: one row per request, as
+                long as the longest. One request is let in whatever it takes, and those that are in may grow.
+            max_batch: Most requests that are decoded together; others wait in the order in which they came.
             prefill_tokens: Most tokens, padding included, of one forward pass over contexts.
-            files: Features of the frozen encoder on disk, for runs that come after each other (training).
+            files: Features of the frozen encoder on disk, for requests that come after each other (training).
         """
         for name, value, least in (
             ("kv_bytes", kv_bytes, 0),
@@ -75,10 +71,6 @@ class TorchEngine:
         ):
             if value < least:
                 raise QuestionError(f"{name} must be at least {least}, not {value}")
-        self.family = family
-        self.recordings = recordings
-        self._stops = StopStringsCache(family)
-        self._guides = Guides(family)
         self._scheduler = Scheduler(
             family,
             recordings,
@@ -89,79 +81,33 @@ class TorchEngine:
             prefill_tokens=prefill_tokens,
             files=files,
         )
-        # The thread knows the scheduler only: an engine that nobody holds any more ends its thread.
-        self._finalizer = weakref.finalize(self, self._scheduler.close)
+        super().__init__(family, recordings, self._scheduler.close)
 
-    def submit(
-        self,
-        ids: Sequence[int],
-        audio: Sequence[AudioRef] = (),
-        params: SamplingParams = GREEDY,
-        on_token: OnToken | None = None,
-    ) -> Future[Generation]:
-        """Put a run into the queue.
+    def _start(self, request: Request) -> Future[Generation]:
+        self._scheduler.inbox.submit(request)
+        return request.future
 
-        Args:
-            ids: The whole context, placeholders included.
-            audio: What its runs of placeholders stand for, in order.
-            params: How to sample.
-            on_token: Called in the engine's thread with newly sampled ids and their text, in whole characters; all
-                pieces together are the result. It must be quick: every run waits for it. If it raises, its run fails.
-
-        Returns:
-            A future; cancelling it takes the run out of the batch. What is wrong with the context is raised from it.
-        """
-        try:
-            stops = self._stops.of(params.stop)
-            run = Run(ids, audio, params, on_token, self.family, stops, self._guides)
-        except EchoAgentError as error:
-            failed: Future[Generation] = Future()
-            failed.set_exception(error)
-            return failed
-        self._scheduler.submit(run)
-        return run.future
-
-    def generate(
-        self,
-        ids: Sequence[int],
-        audio: Sequence[AudioRef] = (),
-        params: SamplingParams = GREEDY,
-        on_token: OnToken | None = None,
-    ) -> Generation:
-        """Continue one context and wait for the result; arguments as for :meth:`submit`."""
-        if self._scheduler.in_thread:
-            raise EchoAgentError(
-                "generate would wait for its own thread: use submit in a callback of the engine"
-            )
-        future = self.submit(ids, audio, params, on_token)
-        try:
-            return future.result()
-        except BaseException:  # an interrupt of the caller: the run is not wanted any more
-            future.cancel()
-            raise
-
-    async def agenerate(
-        self,
-        ids: Sequence[int],
-        audio: Sequence[AudioRef] = (),
-        params: SamplingParams = GREEDY,
-        on_token: OnToken | None = None,
-    ) -> Generation:
-        """Continue one context from any event loop; cancelling the caller takes the run out of the batch."""
-        return await asyncio.wrap_future(self.submit(ids, audio, params, on_token))
+    @property
+    def _in_thread(self) -> bool:
+        return self._scheduler.in_thread
 
     def features(self, refs: Sequence[AudioRef]) -> list[dict[str, Tensor]]:
         """Outputs of the frozen modules for listens, in order: those that runs were given, or encoded now.
 
         Any thread may ask; what is wrong with a listen is raised.
         """
+        self.check_process()
         return self._scheduler.audio.frozen.get(refs)
+
+    def check_process(self) -> None:
+        """Refuse to work in a process that was forked after the engine was made; raises EchoAgentError there."""
+        self._scheduler.inbox.check_process()
 
     def weights_changed(self) -> None:
         """Drop keys, values and embeddings of the old weights; outputs of frozen modules stay.
 
-        To be called after every optimiser step, before anything is submitted again. Returns once it is done. Runs
-        that have begun go on from the tokens they have, which are computed anew with the new weights.
+        To be called after every optimiser step, before anything is submitted again. Returns once it is done. Requests
+        that have begun continue from the tokens they have, which are recomputed with the new weights.
         """
         self._scheduler.weights_changed()
 
@@ -171,8 +117,8 @@ class TorchEngine:
         kept = asdict(scheduler.prefixes.store.stats)
         return {
             **scheduler.counts,
-            "waiting_runs": scheduler.waiting,
-            "live_runs": len(scheduler.live.runs),
+            "waiting_runs": len(scheduler.inbox),
+            "live_runs": len(scheduler.live.requests),
             "live_bytes": scheduler.live.nbytes,
             "encoded_crops": scheduler.audio.frozen.encoded,
             "encoder_batches": scheduler.audio.frozen.batches,
@@ -180,15 +126,3 @@ class TorchEngine:
             "features": asdict(scheduler.audio.frozen.kept.stats),
             "embeds": asdict(scheduler.audio.embeds.stats),
         }
-
-    def close(self) -> None:
-        """End the engine's thread; runs that have not ended fail with an error that says so."""
-        self._finalizer()
-
-    def __enter__(self) -> Self:
-        """The engine itself."""
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Close it."""
-        self.close()

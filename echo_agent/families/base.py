@@ -15,10 +15,11 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from echo_agent.audio.recording import AudioRef
 from echo_agent.errors import ContextError, PlaceholderError, RecordingTooLongError
-from echo_agent.recording import AudioRef
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
+
+MARK = "echo_agent_family"
+"""Entry of a ``config.json`` that names the family where the architecture alone does not."""
 
 TAIL = 0.1
 """Seconds by which a listen may pass its limit: encoders such as MP3 pad by so much. The rest of it is not heard."""
@@ -38,6 +42,14 @@ class Piece:
 
     text: str = ""
     audio: AudioRef | None = None
+
+
+class PlaceholderRange(NamedTuple):
+    """Audio placeholders that stand in a row: what one listen is put into."""
+
+    first: int
+    """Index of the first of them in the context."""
+    size: int
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,22 @@ class Limits:
     """Longest first listen; longer recordings are refused before encoding."""
 
 
-def weights_hash(state: Mapping[str, torch.Tensor]) -> str:
-    """A hash of weights, of a few hundred values of each tensor: enough to tell one training from another."""
+def weights_hash(state: Mapping[str, torch.Tensor], *, whole: bool = False) -> str:
+    """A hash of weights.
+
+    Args:
+        state: Tensors by name.
+        whole: Of every byte; else of a few hundred values of each tensor: enough to tell one training from another.
+    """
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in state.items():
         flat = tensor.detach().reshape(-1)
+        if whole:
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(flat.contiguous().view(torch.uint8).cpu().numpy().data)
+            continue
         sample = flat[:: max(1, flat.numel() // 256)].double().cpu()
         digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample.numpy().tobytes())
     return digest.hexdigest()
@@ -83,6 +106,8 @@ class Family(ABC):
     eos_ids: tuple[int, ...]
     """Ids that end the assistant's turn."""
     default_dialect: str = "inline"
+    reads_conversation: bool = True
+    """Whether it makes anything of text before the question: instructions, and what was said in earlier turns."""
     decoder_module: str = "model.language_model"
     """Dotted name of the text decoder in ``model``."""
     projector_module: str
@@ -94,6 +119,11 @@ class Family(ABC):
     def device(self) -> torch.device:
         """The device that the weights are on."""
         return self.model.device
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model can be run here; else it is known by its configuration, and a server runs it."""
+        return self.model.device.type != "meta"
 
     def freeze(self) -> None:
         """Stop gradients into the modules whose outputs :meth:`frozen_features` hands out to be kept."""
@@ -116,10 +146,14 @@ class Family(ABC):
         )
 
     def encoder_fingerprint(self) -> str:
-        """A name for what :meth:`frozen_features` gives: it changes with the encoder's weights and settings."""
-        digest = hashlib.sha256(f"{self.kind} {self.model.dtype} {self.feature_settings}".encode())
+        """A name for what :meth:`frozen_features` gives.
+
+        It changes with any weight of the encoder, with its settings, and with the version of the program.
+        """
+        made_by = f"digested {self.kind} {self.model.dtype} {self.feature_settings} {version('echo-agent')}"
+        digest = hashlib.sha256(made_by.encode())
         for name in self.frozen_modules:
-            digest.update(weights_hash(self.model.get_submodule(name).state_dict()).encode())
+            digest.update(weights_hash(self.model.get_submodule(name).state_dict(), whole=True).encode())
         return f"{self.kind}-{digest.hexdigest()[:16]}"
 
     @property
@@ -166,6 +200,10 @@ class Family(ABC):
     ) -> list[Piece]:
         """The head of the context, up to where the assistant's turn begins: system text, audio, question."""
 
+    def implied_choices(self, question: str, recordings: Sequence[AudioRef]) -> list[str] | None:
+        """Choices that follow from an open question, for a model that needs them; None leaves the question open."""
+        return None
+
     def render(self, pieces: Sequence[Piece]) -> tuple[list[int], list[AudioRef]]:
         """Turn pieces into ids (no special tokens added) and the audio that their placeholders stand for, in order."""
         ids: list[int] = []
@@ -182,40 +220,40 @@ class Family(ABC):
         """Text that opens a turn of ``system``, ``user``, ``assistant`` or ``tool``."""
         raise ContextError(f"{self.kind} has no turns: {role!r} cannot be written; use the inline dialect")
 
-    def turn_close(self) -> str:
-        """Text that closes a turn (the end marker first: it is left out where the policy sampled it)."""
+    def turn_close(self, role: str = "assistant") -> str:
+        """Text that closes a turn of that role (the end marker first: it is left out where the policy sampled it)."""
         raise ContextError(f"{self.kind} has no turns; use the inline dialect")
 
-    def runs(self, ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Where the runs of placeholders are: ``(index of the first, how many)``, in order."""
-        found: list[tuple[int, int]] = []
+    def placeholder_ranges(self, ids: Sequence[int]) -> list[PlaceholderRange]:
+        """Where placeholders stand in a row, in order."""
+        found: list[PlaceholderRange] = []
         for i, token in enumerate(ids):
             if token != self.audio_id:
                 continue
-            if found and found[-1][0] + found[-1][1] == i:
-                found[-1] = (found[-1][0], found[-1][1] + 1)
+            if found and found[-1].first + found[-1].size == i:
+                found[-1] = PlaceholderRange(found[-1].first, found[-1].size + 1)
             else:
-                found.append((i, 1))
+                found.append(PlaceholderRange(i, 1))
         return found
 
-    def check_placeholders(self, ids: Sequence[int], audio: Sequence[AudioRef]) -> list[tuple[int, int]]:
-        """Check that the runs of placeholders are those of ``audio``, one to one, and give the runs.
+    def check_placeholders(self, ids: Sequence[int], audio: Sequence[AudioRef]) -> list[PlaceholderRange]:
+        """Check that the ranges of placeholders are those of ``audio``, one to one, and give the ranges.
 
         Raises:
             PlaceholderError: Naming both counts.
         """
-        runs = self.runs(ids)
-        if len(runs) != len(audio):
+        ranges = self.placeholder_ranges(ids)
+        if len(ranges) != len(audio):
             raise PlaceholderError(
-                f"the context has {len(runs)} runs of audio placeholders for {len(audio)} pieces of audio"
+                f"the context has {len(ranges)} runs of audio placeholders for {len(audio)} pieces of audio"
             )
-        for number, ((_, count), ref) in enumerate(zip(runs, audio, strict=True), start=1):
+        for number, ((_, count), ref) in enumerate(zip(ranges, audio, strict=True), start=1):
             if count != self.audio_tokens(ref):
                 raise PlaceholderError(
                     f"run {number} has {count} audio placeholders, but {ref.seconds:.2f} s of audio give "
                     f"{self.audio_tokens(ref)} features"
                 )
-        return runs
+        return ranges
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a text; special tokens written in it are recognised, none are added."""

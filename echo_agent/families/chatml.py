@@ -1,7 +1,9 @@
-"""What Qwen2-Audio and Qwen2.5-Omni have in common: ChatML turns, Whisper features, one decoder under a merge.
+"""What the public families have in common: turns, an audio tower, and one decoder into whose inputs audio is merged.
 
-Both mark audio as ``<|audio_bos|> <|AUDIO|>*n <|audio_eos|>`` and turn n mel frames (10 ms each) into about n/4 audio
-tokens: 25 per second. They differ in how a crop is encoded, in where the projection lies, and in their positions.
+What is written here is what most of them do: ChatML turns, Whisper's mel features, audio marked as
+``<|audio_bos|> <|AUDIO|>*n <|audio_eos|>``, n mel frames (10 ms each) that become about n/4 audio tokens (25 per
+second). A family says in its own file where it differs: how a crop is encoded, where the projection lies, its
+positions, its turns and its marks.
 
 The text model is always run on embeddings, with the mask and the positions of each token spelled out. So nothing that
 the model objects remember between calls (``rope_deltas``) and nothing that they do on the sly (the legacy merge of
@@ -14,6 +16,7 @@ import re
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from math import ceil
 from pathlib import Path
@@ -23,9 +26,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from transformers import AutoTokenizer, DynamicCache, WhisperFeatureExtractor
 
+from echo_agent.audio.recording import AudioRef
 from echo_agent.errors import ModelError, PlaceholderError
 from echo_agent.families.base import Family, Limits, Piece
-from echo_agent.recording import AudioRef
+from echo_agent.families.checkpoint import check_vocabulary, check_weights, reading, without_weights
+from echo_agent.families.own_adapters import merge_own_adapters
+from echo_agent.families.placement import Placement, check_spread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +40,11 @@ if TYPE_CHECKING:
 AUDIO, AUDIO_BEGIN, AUDIO_END = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 TURN_BEGIN, TURN_END, TEXT_END = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
-MEDIA = re.compile(r"<\|(audio|image|video|vision|box|quad|object_ref)(_\w+)?\|>", re.IGNORECASE)
+MEDIA = re.compile(
+    r"<\|(audio|image|video|vision|sound|tts|box|quad|object_ref)(_\w+)?\|>|<(sound|image|video|vila/\w+)>"
+    r"|\[(BEGIN_)?(AUDIO|IMG|IMG_BREAK|IMG_END)\]",
+    re.IGNORECASE,
+)
 """Control tokens that stand for, begin or end something that is not text."""
 
 SHORTEST = 0.2
@@ -47,20 +57,31 @@ def audio_token_count(frames: int) -> int:
 
 
 class ChatMLFamily(Family):
-    """A model with ChatML turns whose audio goes through a Whisper-like tower into one decoder."""
+    """A model with turns (ChatML unless it says otherwise) whose audio goes through a tower into one decoder."""
 
     limits: Limits
     model_class: ClassVar[Any]
     """The transformers class; ``Any`` because its loading methods are not typed."""
-    prompt: Template
-    """The head of the context; ``$recordings`` is where the audio stands."""
+    extractor_class: ClassVar[Any] = WhisperFeatureExtractor
+    """The class of its feature extractor."""
+    audio_token: ClassVar[str] = AUDIO
+    """The placeholder."""
+    audio_marks: ClassVar[tuple[str, str]] = (AUDIO_BEGIN, AUDIO_END)
+    """What stands before and after a listen. Where a model has no end mark it is a line break, so that two listens
+    never run into one another."""
+    turn_marks: ClassVar[tuple[str, ...]] = (TURN_BEGIN, TURN_END)
+    """Control tokens that turns are written with."""
+    adapters: ClassVar[str] = ""
+    """Folder of a checkpoint that holds adapters for sound."""
+    end_marks: ClassVar[tuple[str, ...]] = (TURN_END, TEXT_END)
+    """Control tokens that end the assistant's turn."""
 
     def __init__(
         self,
         name: str,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        feature_extractor: WhisperFeatureExtractor,
+        feature_extractor: Any,
     ) -> None:
         """Take loaded parts; the model is put into evaluation mode."""
         self.name = name
@@ -76,24 +97,22 @@ class ChatMLFamily(Family):
             )
         self.context_length = text.max_position_embeddings
         vocabulary = tokenizer.get_vocab()
-        missing = [
-            token
-            for token in (AUDIO, AUDIO_BEGIN, AUDIO_END, TURN_BEGIN, TURN_END)
-            if token not in vocabulary
-        ]
-        if missing:
+        marks = [mark for mark in self.audio_marks if mark.strip()]
+        self.audio_id = self._audio_token_id(config)
+        if (found := vocabulary.get(self.audio_token, self.audio_id)) != self.audio_id:
             raise ModelError(
-                f"{name}: the tokenizer does not know {', '.join(missing)}: it is not a {self.kind} tokenizer"
+                f"{name}: {self.audio_token} is token {found} for the tokenizer and {self.audio_id} for the model: "
+                "they do not belong together"
             )
-        self.audio_id = vocabulary[AUDIO]
-        if self.audio_id != config.audio_token_id:
-            raise ModelError(
-                f"{name}: {AUDIO} is token {self.audio_id} for the tokenizer and {config.audio_token_id} for the "
-                "model: they do not belong together"
-            )
-        self._begin, self._end = vocabulary[AUDIO_BEGIN], vocabulary[AUDIO_END]
-        self.eos_ids = tuple(vocabulary[token] for token in (TURN_END, TEXT_END) if token in vocabulary)
-        self.banned_ids = self._banned(vocabulary, config)
+        embedding: Any = model.get_input_embeddings()
+        needed = (self.audio_token, *marks, *self.turn_marks)
+        check_vocabulary(name, needed, vocabulary, embedding.weight.shape[0])
+        self._begin, self._end = (self.tokenize(mark) for mark in self.audio_marks)
+        self.eos_ids = tuple(
+            vocabulary[token] for token in dict.fromkeys(self.end_marks) if token in vocabulary
+        )
+        banned = {*self._banned(vocabulary, config), self.audio_id, *(vocabulary[mark] for mark in marks)}
+        self.banned_ids = tuple(sorted(banned))
         added: Any = tokenizer  # the method is missing from the base class's types
         # longest first, so that a token that begins another is not found in its place
         control = sorted(
@@ -102,20 +121,58 @@ class ChatMLFamily(Family):
         self._control = re.compile("|".join(map(re.escape, control)))
 
     @classmethod
-    def load(cls, source: str, *, name: str, device: torch.device, dtype: torch.dtype) -> Self:
-        """Load from a hub id or a folder; processors for pictures are left alone.
+    def load(
+        cls,
+        source: str,
+        *,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantise: str = "",
+        device_map: str = "",
+    ) -> Self:
+        """Load from a hub id or a folder; processors for pictures are left alone, and weights for the device ``meta``.
+
+        ``quantise`` and ``device_map`` are those of :class:`~echo_agent.families.placement.Placement`.
 
         Raises:
-            ModelError: The checkpoint lacks weights (the library would draw them at random and go on).
+            ModelError: Weights are missing, too many or of another size (the library would go on without them).
         """
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        extractor = WhisperFeatureExtractor.from_pretrained(source)
-        model, report = cls.model_class.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-        if missing := sorted(report["missing_keys"]):
-            raise ModelError(f"{name}: the checkpoint lacks {len(missing)} weights, among them {missing[0]}")
-        return cls(name, model.to(device), tokenizer, extractor)
+        with reading(name, "tokenizer (tokenizer.json, tokenizer_config.json)"):
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        with reading(name, "feature extractor (preprocessor_config.json)"):
+            extractor = cls.extractor_class.from_pretrained(source)
+        placement = Placement(device, dtype, quantise, device_map)
+        if device.type == "meta":
+            model = without_weights(cls.model_class, source)
+        else:
+            model, report = cls.model_class.from_pretrained(
+                source,
+                **placement.arguments(cls.decoder_module),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+            check_weights(name, report)
+            check_spread(name, model)
+            merge_own_adapters(model, source, cls.adapters)
+        bins = cls._mel_bins(model.config)
+        if extractor.feature_size != bins or extractor.sampling_rate <= 0:
+            raise ModelError(
+                f"{name}: its preprocessor_config.json has {extractor.feature_size} mel bins at "
+                f"{extractor.sampling_rate} Hz, but the model hears {bins} mel bins: they do not belong together"
+            )
+        return cls(name, model.to(device) if placement.moves else model, tokenizer, extractor)
+
+    @classmethod
+    def _mel_bins(cls, config: Any) -> int:
+        """Mel bins that the tower hears, by its configuration."""
+        return config.audio_config.num_mel_bins
+
+    def _audio_token_id(self, config: Any) -> int:
+        """Id of the placeholder, by the model's configuration."""
+        return config.audio_token_id
 
     def _banned(self, vocabulary: dict[str, int], config: Any) -> tuple[int, ...]:
         """Every medium's placeholders and markers, and the rows of the embedding that no token stands for."""
@@ -146,35 +203,49 @@ class ChatMLFamily(Family):
         return round(self.limits.longest_recording * self.sample_rate)
 
     def _heard_samples(self, samples: int) -> int:
-        """Samples that are heard of a crop of so many."""
+        """How many of a crop's samples are heard."""
         return min(max(samples, round(SHORTEST * self.sample_rate)), self._longest_samples)
 
     def _frames(self, samples: int) -> int:
         """Mel frames of a crop of ``samples`` samples."""
         return ceil(self._heard_samples(samples) / self.feature_extractor.hop_length)
 
+    def _token_count(self, frames: int) -> int:
+        """Audio tokens that ``frames`` mel frames give."""
+        return audio_token_count(frames)
+
+    def _model_tokens(self, samples: int) -> int:
+        """Audio tokens that the model makes of a crop of so many samples."""
+        return self._token_count(self._frames(samples))
+
     def audio_tokens(self, ref: AudioRef) -> int:
-        """Number of placeholders (without markers) that a listen to ``ref`` costs: 25 per second."""
-        return audio_token_count(self._frames(ref.samples(self.sample_rate)))
+        """Number of placeholders (without markers) that a listen to ``ref`` costs."""
+        return self._model_tokens(ref.samples(self.sample_rate))
 
     def audio_ids(self, ref: AudioRef) -> list[int]:
         """Begin marker, placeholders, end marker; refuses what the model cannot hear."""
         self.check_length(ref)
-        return [self._begin, *[self.audio_id] * self.audio_tokens(ref), self._end]
+        return [*self._begin, *[self.audio_id] * self.audio_tokens(ref), *self._end]
 
     def turn_open(self, role: str) -> str:
         """Text that opens a turn."""
         return f"{TURN_BEGIN}{role}\n"
 
-    def turn_close(self) -> str:
+    def turn_close(self, role: str = "assistant") -> str:
         """Text that closes a turn."""
         return f"{TURN_END}\n"
+
+    def _prompt(self) -> str:
+        """The head of the context as a template; ``$recordings`` is where the audio stands."""
+        system = self.turn_open("system") + prompt_text("listener") + self.turn_close("system")
+        user = self.turn_open("user") + prompt_text("question") + self.turn_close("user")
+        return system + user + self.turn_open("assistant")
 
     def question_pieces(
         self, recordings: Sequence[AudioRef], question: str, choices: Sequence[str] | None
     ) -> list[Piece]:
         """System turn; audio, question, choices and the protocol in the user's turn; the assistant's header."""
-        before, after = self.prompt.template.split("$recordings")
+        before, after = self._prompt().split("$recordings")
         heard: list[Piece] = []
         for number, ref in enumerate(recordings, start=1):
             label = f"Audio {number}: " if self._labels or len(recordings) > 1 else ""
@@ -212,23 +283,25 @@ class ChatMLFamily(Family):
         """
         extractor = self.feature_extractor
         heard = [crop[: self._longest_samples] for crop in crops]
-        if window is None:
-            longest = max(self._heard_samples(len(crop)) for crop in heard) + extractor.n_fft
-            window = ceil(longest / extractor.hop_length) * extractor.hop_length
+        longest = max(self._heard_samples(len(crop)) for crop in heard) + extractor.n_fft
+        size = ceil(longest / extractor.hop_length) * extractor.hop_length if window is None else window
+        return self._log_mel(heard, size), torch.tensor([self._frames(len(crop)) for crop in crops])
+
+    def _log_mel(self, crops: Sequence[np.ndarray], window: int) -> torch.Tensor:
+        """Whisper's features ``[crops, mel bins, frames]`` of crops padded to ``window`` samples, on the CPU."""
         # Also in training, mel features are those of full precision.
         with torch.autocast("cpu", enabled=False):
-            mel = extractor(
-                heard,
+            return self.feature_extractor(
+                list(crops),
                 sampling_rate=self.sample_rate,
                 padding="max_length",
                 max_length=window,
                 return_tensors="pt",
             )["input_features"]
-        return mel, torch.tensor([self._frames(len(crop)) for crop in crops])
 
     @abstractmethod
     def _model_features(self, crops: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """``input_features`` and ``feature_attention_mask`` as the model's own ``forward`` wants them."""
+        """What the model's own ``forward`` wants of crops, by the names that it has for it, on the CPU."""
 
     @abstractmethod
     def _projector(self, features: torch.Tensor) -> torch.Tensor:
@@ -242,15 +315,19 @@ class ChatMLFamily(Family):
             return []
         towers = [feature["tower"] for feature in features]
         for ref, tower in zip(refs, towers, strict=True):
-            if len(tower) != self.audio_tokens(ref):
-                raise PlaceholderError(
-                    f"{self.audio_tokens(ref)} placeholders stand for {ref.seconds:.2f} s of audio, "
-                    f"but its encoding has {len(tower)} features"
-                )
+            self._check_features(ref, len(tower))
         projected = self._projector(torch.cat([tower.to(self.device) for tower in towers])).to(
             self.model.dtype
         )
         return list(projected.split([len(tower) for tower in towers]))
+
+    def _check_features(self, ref: AudioRef, found: int) -> None:
+        """Raise PlaceholderError where a listen has ``found`` features, but another number of placeholders."""
+        if found != self.audio_tokens(ref):
+            raise PlaceholderError(
+                f"{self.audio_tokens(ref)} placeholders stand for {ref.seconds:.2f} s of audio, "
+                f"but its encoding has {found} features"
+            )
 
     # --- text model ---------------------------------------------------------------------------------------------
 
@@ -262,7 +339,17 @@ class ChatMLFamily(Family):
         self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache | None
     ) -> tuple[torch.Tensor, Cache]:
         """One step of the text model; see :meth:`Family.forward_embeds`."""
-        text: Any = self.model.get_submodule("model.language_model")
+        return self._step(self.model.get_submodule("model.language_model"), embeds, mask, positions, cache)
+
+    def _step(
+        self,
+        text: Any,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Cache | None,
+    ) -> tuple[torch.Tensor, Cache]:
+        """One step of ``text``, the module that the decoder's layers are in."""
         out = text(
             inputs_embeds=embeds,
             attention_mask=mask,
@@ -282,24 +369,58 @@ class ChatMLFamily(Family):
     ) -> dict[str, Any]:
         """Keyword arguments of the model's own ``forward`` for the whole trajectory, positions included."""
         self.check_placeholders(ids, [ref for ref, _ in crops])
+        if len(crops) > 1 and (heard := self._heard_alone([samples for _, samples in crops])):
+            return self._merged_inputs(ids, heard)
+        inputs = self._text_inputs(ids)
+        if crops:
+            features = self._model_features([samples for _, samples in crops])
+            self._check_counts(ids, [self._model_tokens(len(samples)) for _, samples in crops])
+            for key, value in features.items():
+                inputs[key] = value.to(self.device, self.model.dtype if value.is_floating_point() else None)
+        return inputs
+
+    def _heard_alone(self, crops: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """What the model's own encoder makes of each crop by itself, ``[tokens, hidden]``; none where it may pad them.
+
+        For families whose encoders hear a clip otherwise where it is padded to another.
+        """
+        return []
+
+    def _text_inputs(self, ids: Sequence[int]) -> dict[str, Any]:
+        """Ids, mask and positions of a trajectory for the model's own ``forward``."""
         input_ids = torch.tensor([list(ids)], device=self.device)
-        inputs: dict[str, Any] = {
+        return {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
             "position_ids": self.position_ids(torch.arange(len(ids), device=self.device)[None]),
         }
-        if crops:
-            features = self._model_features([samples for _, samples in crops])
-            got = [audio_token_count(int(n)) for n in features["feature_attention_mask"].sum(-1)]
-            wanted = [count for _, count in self.runs(ids)]
-            if got != wanted:
-                raise PlaceholderError(
-                    f"runs of {wanted} placeholders, but the samples given make {got} features"
-                )
-            inputs.update({key: value.to(self.device) for key, value in features.items()})
-        return inputs
+
+    def _check_counts(self, ids: Sequence[int], got: list[int]) -> None:
+        """Raise PlaceholderError where samples make other numbers of features than ``ids`` have placeholders."""
+        wanted = [count for _, count in self.placeholder_ranges(ids)]
+        if got != wanted:
+            raise PlaceholderError(
+                f"runs of {wanted} placeholders, but the samples given make {got} features"
+            )
+
+    def _merged_inputs(self, ids: Sequence[int], heard: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Inputs of the model's own ``forward`` with audio in its place, for crops that must not be padded together.
+
+        Args:
+            ids: The trajectory.
+            heard: What the model's own encoder makes of each crop alone, ``[tokens, hidden]``.
+        """
+        self._check_counts(ids, [len(embeds) for embeds in heard])
+        inputs = self._text_inputs(ids)
+        input_ids = inputs.pop("input_ids")
+        embeds = self.token_embeds(input_ids)
+        if heard:
+            audio = torch.cat(list(heard)).to(embeds)
+            embeds = embeds.masked_scatter((input_ids == self.audio_id)[..., None], audio)
+        return inputs | {"inputs_embeds": embeds}
 
 
-def read_prompt(name: str) -> Template:
-    """A prompt template of this package's data."""
-    return Template((files("echo_agent.families") / "prompts" / f"{name}.txt").read_text(encoding="utf-8"))
+@cache
+def prompt_text(name: str) -> str:
+    """A text of this package's prompts."""
+    return (files("echo_agent.families") / "prompts" / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n")

@@ -9,148 +9,153 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Future
 from difflib import get_close_matches
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from echo_agent.errors import ModelError
+from echo_agent.errors import EchoAgentError, ModelError
+from echo_agent.families.architectures import family_class, family_kind
+from echo_agent.families.checkpoint import check_parameters, check_sizes
+from echo_agent.families.known import BYTES, EMBEDDED, KnownModel, known_models
+from echo_agent.families.placement import Placement
+
+__all__ = ["EMBEDDED", "KnownModel", "bases_of_adapters", "known_models", "load_family", "resolve_device"]
 
 if TYPE_CHECKING:
     import torch
 
     from echo_agent.families.base import Family
 
-EMBEDDED = "echo-nano"
-"""Name of the model that comes with the package."""
-
-NANO = "echo_nano"
-"""``model_type`` of echo-nano."""
-
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""The precisions that weights can be loaded in, and bytes per weight."""
+SMALL_ENOUGH = (EMBEDDED, "echo-small")
+"""Families that are loaded in full precision on a GPU too."""
 
 
-@dataclass(frozen=True)
-class KnownModel:
-    """A model that is known to work, and what it takes to run it."""
-
-    name: str
-    """What to write after ``--model``."""
-    kind: str
-    """Its family."""
-    parameters: int
-    """Weights that are loaded (of Qwen2.5-Omni: the thinker, pictures included)."""
-    cache_values: int
-    """Numbers that one token leaves in the KV cache: 2 x layers x key-value heads x head size."""
-    longest_recording: float
-    """Seconds of audio that it can hear at once."""
-    note: str
-    """One sentence for the list."""
-
-    def memory(self, dtype: str = "bfloat16", tokens: int = 2000) -> float:
-        """Gigabytes (10^9 bytes) for weights and the KV cache of one run of so many tokens.
-
-        Activations come on top: count on another 1 to 2 GB for a large model.
-        """
-        return (self.parameters + tokens * self.cache_values) * BYTES[dtype] / 1e9
-
-
-def known_models() -> list[KnownModel]:
-    """The models that are known to work, smallest first."""
-    return [
-        KnownModel(
-            EMBEDDED,
-            "echo-nano",
-            11_600_000,
-            1_920,
-            600.0,
-            "comes with echo-agent, runs on any CPU; knows little",
-        ),
-        KnownModel(
-            "Qwen/Qwen2.5-Omni-3B",
-            "qwen2.5-omni",
-            4_703_464_448,
-            18_432,
-            600.0,
-            "for a GPU of 16 GB; up to ten minutes",
-        ),
-        KnownModel(
-            "Qwen/Qwen2-Audio-7B-Instruct",
-            "qwen2-audio",
-            8_397_094_912,
-            262_144,
-            30.0,
-            "for a GPU of 24 GB; 30 s at most",
-        ),
-        KnownModel(
-            "Qwen/Qwen2.5-Omni-7B",
-            "qwen2.5-omni",
-            8_931_813_888,
-            28_672,
-            600.0,
-            "for a GPU of 24 GB; up to ten minutes",
-        ),
-    ]
-
-
-def load_family(name: str = EMBEDDED, device: str = "auto", dtype: str = "auto") -> Family:
+def load_family(
+    name: str = EMBEDDED,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    weights: bool = True,
+    quantise: str = "",
+    device_map: str = "",
+) -> Family:
     """Load a model by name.
 
     Args:
         name: ``echo-nano``, a hub id (``Qwen/Qwen2.5-Omni-7B``) or a folder with a checkpoint in it.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        dtype: ``auto`` (bfloat16 on a GPU, float32 on the CPU and for echo-nano), ``float32``, ``bfloat16`` or
-            ``float16``.
+        dtype: ``auto`` (bfloat16 on a GPU, float32 on the CPU and for the embedded models), ``float32``, ``bfloat16``
+            or ``float16``.
+        weights: False leaves the weights where they are: tokenizer, template and sizes alone, for a model that a
+            server runs.
+        quantise: Hold the decoder in fewer bits: ``4bit`` or ``8bit`` (bitsandbytes), or ``int8`` (torchao).
+        device_map: Put weights that do not fit on the device into other memory: ``auto`` and others that transformers
+            knows.
 
     Raises:
+        MissingExtraError: The package that holds weights in fewer bits is not installed.
         ModelError: The name is unknown, the checkpoint is of no supported architecture or cannot be read, or the
             device does not exist.
     """
-    if base := _base_of_adapters(name):
+    if bases := bases_of_adapters(name):
+        base = bases[0]
         try:
-            family = load_family(base, device, dtype)
+            if quantise:
+                raise ModelError(
+                    "adapters are worked into weights of full precision: merge them (echo-agent finetune merge), then "
+                    "quantise what comes of it"
+                )
+            family = load_family(base, device, dtype, device_map=device_map, weights=weights)
         except ModelError as error:
             raise ModelError(
                 f"the adapters in {name} belong to {base}, which is needed too: {error}"
             ) from error
-        return _with_adapters(name, family)
-    where = resolve_device(device)
+        if weights:
+            return _with_adapters(name, family)
+        family.name = name
+        return family
+    where = resolve_device(device) if weights else _nowhere()
     if name == EMBEDDED:
         from echo_agent.nano.weights import WEIGHTS
 
-        source, model_type = str(WEIGHTS), NANO
+        source, kind = str(WEIGHTS), EMBEDDED
     else:
         source = _source(name)
-        model_type = _model_type(name, source)
-    precision = _resolve_dtype(dtype, where, model_type)
-    if model_type == NANO:
-        from echo_agent.families.nano import NanoFamily as family
-    elif model_type == "qwen2_audio":
-        from echo_agent.families.qwen2_audio import Qwen2AudioFamily as family
-    elif model_type in ("qwen2_5_omni", "qwen2_5_omni_thinker"):
-        from echo_agent.families.qwen25_omni import Qwen25OmniFamily as family
-    else:
+        kind = family_kind(name, _config(name, source))
+    if not weights and kind in SMALL_ENOUGH:
         raise ModelError(
-            f"{name} is a model of type {model_type} (model_type in its config.json); echo-agent knows echo_nano, "
-            "qwen2_audio and qwen2_5_omni"
+            f"{name} is an {kind}, which no server knows: it runs in this process (leave out the server)"
         )
-    from safetensors import SafetensorError
-
+    precision = _resolve_dtype(dtype, where, kind)
+    family = family_class(kind)
+    placed: dict[str, str] = {}
+    if quantise or device_map:
+        if kind in SMALL_ENOUGH:
+            raise ModelError(f"{name} is an {kind}: it is small, and is held whole, in float32")
+        Placement(where, precision, quantise, device_map).check()
+        placed = {"quantise": quantise, "device_map": device_map}
     try:
-        # In a thread that ends. On a CPU every thread that computes keeps worker threads of its own (OpenMP); where
-        # there are more of them than cores they sleep instead of waiting for work, and small operations take ten times
-        # as long. So the workers of loading must be gone when the engine's thread begins.
-        with ThreadPoolExecutor(1, "echo-agent-load") as loader:
-            return loader.submit(family.load, source, name=name, device=where, dtype=precision).result()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # out of memory is a RuntimeError
+        if weights and Path(source).is_dir():
+            check_parameters(name, Path(source), family.model_class)
+        return _in_a_thread(lambda: family.load(source, name=name, device=where, dtype=precision, **placed))
+    except EchoAgentError:
+        raise
+    except (
+        Exception
+    ) as error:  # over a damaged file the libraries raise errors of every kind, plain ones included
         raise ModelError(_why(name, error)) from error
+
+
+def _in_a_thread(load: Callable[[], Family]) -> Family:
+    """Load in a thread that ends, and that nobody waits for after an interrupt.
+
+    On a CPU every thread that computes keeps worker threads of its own (OpenMP); where there are more of them than
+    cores they sleep instead of waiting for work, and small operations take ten times as long. So the workers of loading
+    must be gone when the engine's thread begins.
+    """
+    loaded: Future[Family] = Future()
+
+    def run() -> None:
+        try:
+            loaded.set_result(load())
+        except BaseException as error:  # it belongs to the one who waits
+            loaded.set_exception(error)
+
+    thread = Thread(target=run, name="echo-agent-load", daemon=True)
+    thread.start()
+    error = loaded.exception()
+    thread.join()
+    if error is not None:
+        raise error
+    return loaded.result()
+
+
+def bases_of_adapters(name: str) -> list[str]:
+    """What the adapters in a folder were trained on, and what that was, if it is adapters too; empty for other models.
+
+    Raises:
+        ModelError: Adapters do not name their base, or come back to themselves.
+    """
+    passed, bases = [os.path.realpath(_folder(name))], list[str]()
+    while base := _base_of_adapters(bases[-1] if bases else name):
+        bases.append(base)
+        place = os.path.realpath(_folder(base))
+        if place in passed:
+            circle = " -> ".join(Path(path).name for path in (*passed, place))
+            raise ModelError(
+                f"the adapters in {name} come to no model: each names the next as its base (base_model_name_or_path), "
+                f"in a circle ({circle})"
+            )
+        passed.append(place)
+    return bases
 
 
 def _base_of_adapters(name: str) -> str:
     """What the adapters in a folder were trained on; empty where the folder holds none, or a whole model too."""
-    folder = Path(name).expanduser()
+    folder = _folder(name)
     path = folder / "adapter_config.json"
     if not name or not path.exists() or (folder / "config.json").exists():
         return ""
@@ -158,6 +163,8 @@ def _base_of_adapters(name: str) -> str:
         base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
+    if isinstance(base, str) and base.startswith("."):  # the way there from the adapters
+        base = str((folder / base).resolve())
     if not base or not isinstance(base, str) or Path(base).resolve() == folder.resolve():
         raise ModelError(f"{path} does not say which model its adapters belong to (base_model_name_or_path)")
     return base
@@ -169,7 +176,7 @@ def _with_adapters(name: str, family: Family) -> Family:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(name).expanduser()
+    folder = _folder(name)
     path = folder / "adapter_model.safetensors"
     if not path.exists():
         raise ModelError(f"{name} holds the settings of adapters, but not their weights ({path.name})")
@@ -217,12 +224,19 @@ def resolve_device(device: str) -> torch.device:
     return wanted
 
 
-def _resolve_dtype(dtype: str, device: torch.device, model_type: str) -> torch.dtype:
+def _nowhere() -> torch.device:
+    """The device of models that hold no weights."""
+    import torch
+
+    return torch.device("meta")
+
+
+def _resolve_dtype(dtype: str, device: torch.device, kind: str) -> torch.dtype:
     """The precision to load in."""
     import torch
 
     if dtype == "auto":
-        dtype = "float32" if device.type == "cpu" or model_type == NANO else "bfloat16"
+        dtype = "float32" if device.type == "cpu" or kind in SMALL_ENOUGH else "bfloat16"
     if dtype not in BYTES:
         raise ModelError(f"dtype {dtype!r} is not one of auto, {', '.join(BYTES)}")
     return getattr(torch, dtype)
@@ -230,7 +244,13 @@ def _resolve_dtype(dtype: str, device: torch.device, model_type: str) -> torch.d
 
 def _source(name: str) -> str:
     """What to hand to transformers: an existing folder, or something that can be a hub id."""
-    folder = Path(name).expanduser()
+    if "://" in name:
+        raise ModelError(
+            f"{name} is an address: name the model, on the hub (owner/name) or in a folder, and give the address of "
+            "its server besides (--server URL), or name both (--model openai:NAME@URL) where it is a chat server: see "
+            "docs/servers.md"
+        )
+    folder = _folder(name)
     if name and folder.is_dir():
         if not (folder / "config.json").exists():
             raise ModelError(f"{name} is a folder without a config.json: it holds no model")
@@ -242,17 +262,33 @@ def _source(name: str) -> str:
     return name
 
 
-def _model_type(name: str, source: str) -> str:
-    """``model_type`` in the checkpoint's configuration."""
+def _folder(name: str) -> Path:
+    """The folder of that name, which may begin with ``~``."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # this user has no home, or there is no such user
+        return Path(name)
+
+
+def _config(name: str, source: str) -> dict[str, Any]:
+    """The checkpoint's configuration, its sizes and its ``model_type`` checked."""
     from transformers import PreTrainedConfig
 
     try:
         config, _ = PreTrainedConfig.get_config_dict(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(_why(name, error)) from error
+    except TypeError:  # it is JSON, but no object
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError(f"{name}: its config.json holds no JSON object")
     if not config:  # transformers gives an empty one where the hub knows the name but not the file
         raise ModelError(f"{name} has no config.json that can be read{_nearest(name)}")
-    return config.get("model_type") or "nameless"
+    model_type = config.get("model_type") or "nameless"
+    if not isinstance(model_type, str):
+        raise ModelError(f"{name}: model_type in its config.json is {model_type!r}, which is no name")
+    check_sizes(name, config)
+    return config
 
 
 def _nearest(name: str) -> str:
@@ -291,4 +327,4 @@ def _why(name: str, error: BaseException) -> str:
             f"{name} is not on this machine and the hub cannot be reached (or HF_HUB_OFFLINE is set): connect once so "
             f"that it can be downloaded, or name a folder that holds it; {EMBEDDED} needs no network"
         )
-    return f"{name} cannot be loaded: {chain[0]}"
+    return f"{name} cannot be loaded: {' '.join(str(chain[0]).split()) or type(chain[0]).__name__}"

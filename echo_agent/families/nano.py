@@ -5,32 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import Cache, DynamicCache
+from torch import nn
 
-from echo_agent.errors import ModelError, PlaceholderError
-from echo_agent.families.base import Family, Limits, Piece
+from echo_agent.answers import answer_kind
+from echo_agent.audio.recording import AudioRef
+from echo_agent.errors import ModelError
+from echo_agent.families.base import Limits, Piece
+from echo_agent.families.checkpoint import check_vocabulary, check_weights, reading
+from echo_agent.families.embedded import EmbeddedFamily
 from echo_agent.nano import processing
 from echo_agent.nano.adapter import pool
 from echo_agent.nano.configuration import MAX_SECONDS
-from echo_agent.nano.decoder import decode
 from echo_agent.nano.modeling import NanoForConditionalGeneration
 from echo_agent.nano.weights import POLICY_FILE, load_embedded
-from echo_agent.recording import AudioRef
 
 if TYPE_CHECKING:
     import numpy as np
 
 SHORTEST = 0.5
-"""Seconds: the shortest crop, six audio tokens."""
+"""Seconds: the shortest crop, three audio tokens."""
 
 
-class NanoFamily(Family):
+class NanoFamily(EmbeddedFamily):
     """echo-nano with its loaded weights."""
 
     kind = "echo-nano"
+    model_class = NanoForConditionalGeneration
+    reads_conversation = False
     limits = Limits(shortest=SHORTEST, longest_crop=float(MAX_SECONDS), longest_recording=float(MAX_SECONDS))
     projector_module = "model.adapter.project"
     frozen_modules = ("model.encoder", "model.adapter.branch")
@@ -53,13 +57,28 @@ class NanoFamily(Family):
     def load(cls, source: str | Path, *, name: str, device: torch.device, dtype: torch.dtype) -> NanoFamily:
         """Load the embedded model, or a folder that :meth:`save` wrote."""
         folder = Path(source)
+        model: Any  # nn.Module.to is typed for one argument at a time
         if (folder / POLICY_FILE).exists():
             model = load_embedded(folder)
         else:
-            model = NanoForConditionalGeneration.from_pretrained(folder)
+            loaded: Any = NanoForConditionalGeneration.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+            model, report = loaded
+            check_weights(name, report)
         if not (folder / "tokenizer.json").exists():
             raise ModelError(f"{folder}: tokenizer.json is missing; save model and tokenizer together")
-        family = cls(name, model.to(device, dtype).eval(), processing.load_tokenizer(folder))
+        with reading(name, "tokenizer.json"):
+            tokenizer = processing.load_tokenizer(folder)
+        rows = model.config.text_config.vocab_size
+        check_vocabulary(name, (*processing.CONTROL, *processing.MARKUP), tokenizer.get_vocab(), rows)
+        tokens = [tokenizer.convert_tokens_to_ids(processing.AUDIO), *processing.time_token_ids(tokenizer)]
+        if tokens != [model.config.audio_token_id, *model.config.time_token_ids]:
+            raise ModelError(
+                f"{name}: tokenizer.json has other tokens for audio and seconds than the model's config.json"
+            )
+        cast("nn.Module", model).to(device, dtype).eval()  # transformers' own `to` has no types
+        family = cls(name, model, tokenizer)
         family.freeze()
         return family
 
@@ -68,19 +87,15 @@ class NanoFamily(Family):
         """The budget of a listen: features are pooled to it."""
         return f"{self.config.listen_tokens} {self.config.tokens_per_second}"
 
-    def audio_tokens(self, ref: AudioRef) -> int:
-        """At most 48, and at most 6 per second heard."""
-        return self.config.listen_size(ref.samples(self.sample_rate) / self.sample_rate)
-
-    def audio_ids(self, ref: AudioRef) -> list[int]:
-        """Begin marker, placeholders, end marker."""
-        self.check_length(ref)
-        return [self._start_id, *[self.audio_id] * self.audio_tokens(ref), self._end_id]
-
     def question_pieces(
         self, recordings: Sequence[AudioRef], question: str, choices: Sequence[str] | None
     ) -> list[Piece]:
-        """User's turn with the first listens, then the question; the assistant's turn is open at the end."""
+        """User's turn with the first listens, then the question; the assistant's turn is open at the end.
+
+        Raises:
+            ContextError: There is no recording: the model was never taught to answer without one.
+        """
+        self.check_recordings(recordings)
         text = processing.prompt_text(question, choices, recordings[0].duration)
         return [
             Piece(text=processing.USER),
@@ -88,12 +103,19 @@ class NanoFamily(Family):
             Piece(text=f"{text}{processing.END}{processing.ASSISTANT}"),
         ]
 
+    def implied_choices(self, question: str, recordings: Sequence[AudioRef]) -> list[str] | None:
+        """Yes or no, or every whole second of the first recording; asked openly it would list sounds."""
+        kind = answer_kind(question)
+        if kind == "yes-no":
+            return ["yes", "no"]
+        return processing.whole_seconds(recordings[0].duration) if kind == "time" else None
+
     def turn_open(self, role: str) -> str:
         """The token that opens a turn; there are two roles."""
         tokens = {"user": processing.USER, "assistant": processing.ASSISTANT}
         return tokens[role] if role in tokens else super().turn_open(role)
 
-    def turn_close(self) -> str:
+    def turn_close(self, role: str = "assistant") -> str:
         """The token that closes a turn."""
         return processing.END
 
@@ -122,42 +144,19 @@ class NanoFamily(Family):
         self, refs: Sequence[AudioRef], features: Sequence[dict[str, torch.Tensor]]
     ) -> list[torch.Tensor]:
         """Projection plus the embedding of the time token."""
-        sizes = [self.audio_tokens(ref) for ref in refs]
-        for ref, size, feature in zip(refs, sizes, features, strict=True):
-            if feature["pooled"].shape[0] != size:
-                raise PlaceholderError(
-                    f"a listen to {ref.seconds:.2f} s has {size} placeholders, "
-                    f"but {feature['pooled'].shape[0]} features"
-                )
+        sizes = self.check_sizes(refs, [len(feature["pooled"]) for feature in features])
         if not refs:
             return []
         pooled = torch.cat([f["pooled"] for f in features]).to(self.device)
         times = torch.cat([f["times"] for f in features]).to(self.device)
         return list(self.model.model.audio_embeds(pooled, times).split(sizes))
 
-    def token_embeds(self, ids: torch.Tensor) -> torch.Tensor:
-        """The decoder's token embeddings."""
-        return self.model.get_input_embeddings()(ids)
-
-    def forward_embeds(
-        self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache | None
-    ) -> tuple[torch.Tensor, Cache]:
-        """One step of the decoder."""
-        cache = DynamicCache() if cache is None else cache
-        return decode(self.model.model.language_model, embeds, mask, positions, cache), cache
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Scores over the vocabulary, float32."""
-        return self.model.lm_head(hidden).float()
-
     def forward_inputs(
         self, ids: Sequence[int], crops: Sequence[tuple[AudioRef, np.ndarray]]
     ) -> dict[str, Any]:
         """Ids, mel windows and times for the model's own ``forward``."""
         refs = [ref for ref, _ in crops]
-        self.check_placeholders(ids, refs)
-        tokens = torch.tensor([list(ids)], device=self.device)
-        inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        inputs = self.text_inputs(ids, refs)
         if crops:
             sizes = [self.audio_tokens(ref) for ref in refs]
             inputs |= self._listens(crops)

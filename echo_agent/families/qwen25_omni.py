@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from echo_agent.audio.recording import AudioRef
 from echo_agent.families.base import Limits
-from echo_agent.families.chatml import SHORTEST, ChatMLFamily, audio_token_count, read_prompt
-from echo_agent.recording import AudioRef
+from echo_agent.families.chatml import SHORTEST, ChatMLFamily
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,11 +39,10 @@ class Qwen25OmniFamily(ChatMLFamily):
     """The thinker of Qwen2.5-Omni with its loaded weights."""
 
     kind = "qwen2.5-omni"
-    model_class = Qwen2_5OmniThinkerForConditionalGeneration
+    model_class: Any = Qwen2_5OmniThinkerForConditionalGeneration
     limits = Limits(shortest=SHORTEST, longest_crop=LONGEST_CROP, longest_recording=LONGEST_RECORDING)
     frozen_modules = tuple(f"model.audio_tower.{part}" for part in ("conv1", "conv2", "layers", "ln_post"))
     projector_module = "model.audio_tower.proj"
-    prompt = read_prompt("qwen25_omni")
 
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
         """The running count on all three axes: ``[3, batch, n]``."""
@@ -79,15 +78,20 @@ class Qwen25OmniFamily(ChatMLFamily):
         frames = mask.sum(-1)
         flat = inputs["input_features"].permute(0, 2, 1)[mask].T.to(self.device, self.model.dtype)
         tower: Any = self.model.get_submodule("model.audio_tower")
+        projector = self.model.get_submodule(self.projector_module)
         caught: list[torch.Tensor] = []
-        hook = tower.proj.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        hook = projector.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
         try:
-            steps, _ = tower._get_feat_extract_output_lengths(frames)
-            tower(flat, feature_lens=frames.to(self.device), aftercnn_lens=steps.to(self.device))
+            self._run_tower(tower, flat, frames)
         finally:
             hook.remove()
-        rows = caught[0].split([audio_token_count(n) for n in frames.tolist()])
+        rows = caught[0].split([self._token_count(n) for n in frames.tolist()])
         return [{"tower": row.clone()} for row in rows]
+
+    def _run_tower(self, tower: Any, flat: torch.Tensor, frames: torch.Tensor) -> None:
+        """Run the tower over mel features ``[bins, frames]`` of listens laid end to end."""
+        steps, _ = tower._get_feat_extract_output_lengths(frames)
+        tower(flat, feature_lens=frames.to(self.device), aftercnn_lens=steps.to(self.device))
 
     def _projector(self, features: torch.Tensor) -> torch.Tensor:
         """The projection at the end of the tower."""

@@ -17,9 +17,9 @@ import torch
 from transformers import Qwen2AudioForConditionalGeneration
 from transformers.masking_utils import create_bidirectional_mask
 
+from echo_agent.audio.recording import AudioRef
 from echo_agent.families.base import Limits
-from echo_agent.families.chatml import SHORTEST, ChatMLFamily, audio_token_count, read_prompt
-from echo_agent.recording import AudioRef
+from echo_agent.families.chatml import SHORTEST, ChatMLFamily, audio_token_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,6 @@ class Qwen2AudioFamily(ChatMLFamily):
     limits = Limits(shortest=SHORTEST, longest_crop=WINDOW, longest_recording=WINDOW)
     frozen_modules = ("model.audio_tower",)
     projector_module = "model.multi_modal_projector"
-    prompt = read_prompt("qwen2_audio")
     _labels = True  # as this model was taught: "Audio 1: ..."
 
     def _model_features(self, crops: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:

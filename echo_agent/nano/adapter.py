@@ -26,16 +26,7 @@ class SoundBranch(nn.Module):
         dim = config.branch_dim
         self.encoder_dim = config.encoder_dim
         self.enter = nn.Sequential(nn.LayerNorm(config.encoder_dim), nn.Linear(config.encoder_dim, dim))
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv1d(dim, dim, 3, padding=2**n, dilation=2**n),
-                nn.GELU(),
-                nn.Dropout(0.1),
-                nn.Conv1d(dim, dim, 1),
-            )
-            for n in range(config.branch_blocks)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(config.branch_blocks))
+        self.blocks, self.norms = dilated(dim, config.branch_blocks, dropout=0.1)
         self.leave = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, config.branch_labels)
 
@@ -43,14 +34,34 @@ class SoundBranch(nn.Module):
         """Hidden states ``[listens, steps, branch_dim]`` of encoder frames ``[listens, steps, 2 * encoder_dim]``."""
         steps = frames.shape[1]
         x = self.enter(_pairs(frames[..., : self.encoder_dim]))
-        for norm, block in zip(self.norms, self.blocks, strict=True):
-            x = x + block(norm(x).transpose(1, 2)).transpose(1, 2)
+        x = convolved(x, self.blocks, self.norms)
         return self.leave(x).repeat_interleave(2, dim=1)[:, :steps]
 
     def describe(self, frames: Tensor) -> Tensor:
         """Hidden states and scores side by side ``[listens, steps, branch_dim + branch_labels]``."""
         hidden = self(frames)
         return torch.cat([hidden, SCORE_SCALE * self.head(hidden)], dim=-1)
+
+
+def dilated(dim: int, count: int, dropout: float) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """Convolutions that reach twice as far each, and the norm before each of them; for :func:`convolved`."""
+    blocks = nn.ModuleList(
+        nn.Sequential(
+            nn.Conv1d(dim, dim, 3, padding=2**n, dilation=2**n),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Conv1d(dim, dim, 1),
+        )
+        for n in range(count)
+    )
+    return blocks, nn.ModuleList(nn.LayerNorm(dim) for _ in range(count))
+
+
+def convolved(x: Tensor, blocks: nn.ModuleList, norms: nn.ModuleList) -> Tensor:
+    """``[listens, steps, dim]`` with what each block makes of it added, one after the other."""
+    for norm, block in zip(norms, blocks, strict=True):
+        x = x + block(norm(x).transpose(1, 2)).transpose(1, 2)
+    return x
 
 
 def _pairs(frames: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import LlamaConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
 MAX_SECONDS = 600
 """Whole seconds that have a token of their own: spans are written with them, audio tokens carry them."""
@@ -19,7 +21,7 @@ class NanoConfig(PreTrainedConfig):
     """
 
     model_type = "echo_nano"
-    sub_configs = {"text_config": LlamaConfig}
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {"text_config": SubConfigSpec(LlamaConfig)}
 
     def __init__(
         self,
@@ -42,6 +44,18 @@ class NanoConfig(PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         """Build from plain values; ``text_config`` may be a dict, as it is in ``config.json``."""
+        for name, value, least in (
+            ("encoder_heads", encoder_heads, 1), ("middle_layer", middle_layer, 0), ("listen_tokens", listen_tokens, 1),
+            ("window_seconds", window_seconds, 0.1), ("tokens_per_second", tokens_per_second, 0.01),
+        ):  # fmt: skip
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not least <= value < math.inf
+            ):
+                raise ValueError(f"{name} is {value!r}: a number of at least {least} is expected")
+        if middle_layer > encoder_layers:
+            raise ValueError(f"middle_layer is {middle_layer}, but there are {encoder_layers} encoder_layers")
         self.encoder_dim = encoder_dim
         self.encoder_heads = encoder_heads
         self.encoder_layers = encoder_layers
@@ -58,7 +72,7 @@ class NanoConfig(PreTrainedConfig):
         self.time_token_ids = list(time_token_ids) or [0] * (MAX_SECONDS + 1)
         self.label_token_ids = list(label_token_ids) or [0] * branch_labels
         text = text_config.to_dict() if isinstance(text_config, LlamaConfig) else dict(text_config or {})
-        defaults = dict(
+        defaults: dict[str, Any] = dict(
             vocab_size=2048, hidden_size=192, intermediate_size=512, num_hidden_layers=5, num_attention_heads=6,
             num_key_value_heads=6, max_position_embeddings=4096, rms_norm_eps=1e-5, tie_word_embeddings=True,
         )  # fmt: skip

@@ -9,10 +9,14 @@ conformance tests hold the two against each other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 from transformers import Cache, LlamaModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 
 def decode(decoder: LlamaModel, embeds: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
@@ -26,7 +30,8 @@ def decode(decoder: LlamaModel, embeds: Tensor, mask: Tensor, positions: Tensor,
         cache: What stands before them.
     """
     rows, n, width = embeds.shape
-    eps, size = decoder.config.rms_norm_eps, decoder.layers[0].self_attn.head_dim
+    layers = cast("Sequence[LlamaDecoderLayer]", decoder.layers)
+    eps, size = decoder.config.rms_norm_eps, layers[0].self_attn.head_dim
     seen = mask.bool()[:, None, None]
     if n > 1:
         slots = torch.arange(mask.shape[1], device=mask.device)
@@ -35,7 +40,7 @@ def decode(decoder: LlamaModel, embeds: Tensor, mask: Tensor, positions: Tensor,
     cos, sin = cos[:, :, None], sin[:, :, None]
     sin = torch.cat([-sin[..., : size // 2], sin[..., size // 2 :]], dim=-1)
     x = embeds
-    for number, layer in enumerate(decoder.layers):
+    for number, layer in enumerate(layers):
         attention, mlp = layer.self_attn, layer.mlp
         h = rms_norm(x, (width,), layer.input_layernorm.weight, eps)
         queries, keys = attention.q_proj(h), attention.k_proj(h)

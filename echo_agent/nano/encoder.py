@@ -66,8 +66,8 @@ class NanoEncoder(nn.Module):
             encoder_attention_heads=config.encoder_heads,
             encoder_ffn_dim=config.encoder_ffn,
             encoder_layers=config.encoder_layers,
-            attn_implementation="sdpa",
         )
+        whisper._attn_implementation = "sdpa"
         self.middle_layer = config.middle_layer
         self.conv1 = nn.Conv1d(config.mel_bins, config.encoder_dim, 3, padding=1)
         self.conv2 = nn.Conv1d(config.encoder_dim, config.encoder_dim, 3, stride=2, padding=1)

@@ -22,9 +22,12 @@ from echo_agent.errors import PlaceholderError
 from echo_agent.nano.adapter import SCORE_SCALE, Adapter, pool
 from echo_agent.nano.configuration import NanoConfig
 from echo_agent.nano.encoder import NanoEncoder
+from echo_agent.nano.head import WithHead
 
 AUDIO_NORM = 2.0
 """Length of each part of an audio token, about that of a word's embedding: no part may drown the others."""
+AUDIO_INPUTS = ("mels", "mel_lengths", "listen_windows", "listen_tokens", "audio_features", "audio_times")
+"""Arguments of ``forward`` that fill placeholders."""
 WINDOW_BATCH = 8
 """Most windows that are encoded at once: more are no faster on a CPU, and what they hold at once grows with them."""
 
@@ -36,7 +39,7 @@ class NanoPreTrainedModel(PreTrainedModel):
     config_class = NanoConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ("audio", "text")
+    input_modalities = ["audio", "text"]
     _supports_sdpa = True
     _supports_cache_class = True
     supports_gradient_checkpointing = True
@@ -66,7 +69,7 @@ class NanoModel(NanoPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the decoder's token embeddings."""
-        self.language_model.embed_tokens = value
+        self.language_model.set_input_embeddings(value)
 
     def frames(self, mels: Tensor, mel_lengths: Tensor, listen_windows: Tensor) -> list[Tensor]:
         """Frames ``[steps, feature_dim / 2]`` of each listen; its windows stand one after another.
@@ -118,6 +121,8 @@ class NanoModel(NanoPreTrainedModel):
             raise PlaceholderError(f"{wanted} audio placeholders in the ids, but {given} audio features")
         if features is None:
             return embeds
+        if times is None:
+            raise PlaceholderError(f"{given} audio features, but not the second that each of them stands for")
         return embeds.masked_scatter(places[..., None], self.audio_embeds(features.to(embeds.dtype), times))
 
     def forward(
@@ -158,6 +163,8 @@ class NanoModel(NanoPreTrainedModel):
             if input_ids is None:
                 raise ValueError("one of input_ids and inputs_embeds is needed")
             if mels is not None:
+                if mel_lengths is None or listen_windows is None or listen_tokens is None:
+                    raise ValueError("mels come with mel_lengths, listen_windows and listen_tokens")
                 frames = self.frames(mels, mel_lengths, listen_windows)
                 audio_features = torch.cat(
                     [pool(f, int(n)) for f, n in zip(frames, listen_tokens, strict=True)]
@@ -172,10 +179,10 @@ class NanoModel(NanoPreTrainedModel):
         )
 
 
-class NanoForConditionalGeneration(NanoPreTrainedModel, GenerationMixin):
+class NanoForConditionalGeneration(WithHead, NanoPreTrainedModel, GenerationMixin):
     """echo-nano with its output head (tied to the token embeddings)."""
 
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    audio_inputs = AUDIO_INPUTS
 
     def __init__(self, config: NanoConfig) -> None:
         """Build with random weights."""
@@ -184,26 +191,38 @@ class NanoForConditionalGeneration(NanoPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The decoder's token embeddings."""
-        return self.model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the decoder's token embeddings."""
-        self.model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The output head."""
-        return self.lm_head
-
-    def forward(self, labels: Tensor | None = None, **kwargs: Any) -> CausalLMOutputWithPast:
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        mels: Tensor | None = None,
+        mel_lengths: Tensor | None = None,
+        listen_windows: Tensor | None = None,
+        listen_tokens: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        audio_times: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
         """Scores for the next token, and the loss where ``labels`` (-100 = not counted) are given.
 
-        Other arguments as for :meth:`NanoModel.forward`.
+        Other arguments as for :meth:`NanoModel.forward`; ``generate`` wants to see their names.
         """
-        outputs = self.model(**kwargs)
-        logits = self.lm_head(outputs.last_hidden_state)
-        loss = None
-        if labels is not None:
-            loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
-        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=outputs.cache)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            cache=cache,
+            inputs_embeds=inputs_embeds,
+            mels=mels,
+            mel_lengths=mel_lengths,
+            listen_windows=listen_windows,
+            listen_tokens=listen_tokens,
+            audio_features=audio_features,
+            audio_times=audio_times,
+            **kwargs,
+        )
+        return self.scored(outputs, labels)

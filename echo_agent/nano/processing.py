@@ -33,6 +33,7 @@ CONTROL = (PAD, USER, ASSISTANT, END, AUDIO, AUDIO_START, AUDIO_END)
 """Tokens that only the context's frame may hold."""
 MARKUP = (THINK, THINK_END, SEG, SEG_END, ANSWER, ANSWER_END)
 """Tokens that the policy writes."""
+SHOWN_SECONDS = 4
 
 
 def train_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedTokenizerFast:
@@ -63,7 +64,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def time_token_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Ids of the whole seconds; they do not stand in a row, since the BPE has digits of its own."""
-    return [tokenizer.convert_tokens_to_ids(f" {second}") for second in range(MAX_SECONDS + 1)]
+    known = tokenizer.get_vocab()
+    return [known[f" {second}"] for second in range(MAX_SECONDS + 1)]
 
 
 def escape(text: str) -> str:
@@ -74,9 +76,19 @@ def escape(text: str) -> str:
 
 
 def prompt_text(question: str, choices: Sequence[str] | None, duration: float) -> str:
-    """What follows the first listen in the user's turn."""
+    """What follows the first listen in the user's turn.
+
+    It was taught with four choices: where every whole second is one, four of them stand for all.
+    """
+    if choices is not None and list(choices) == (seconds := whole_seconds(duration)):
+        choices = seconds[:: max(1, -(-len(seconds) // SHOWN_SECONDS))]
     options = f" choices: {' | '.join(escape(choice) for choice in choices)}" if choices else ""
     return f" {max(1, round(duration))} s. {escape(question)}{options}"
+
+
+def whole_seconds(duration: float) -> list[str]:
+    """Every whole second of a recording of ``duration`` seconds, as an answer: ``0 s``, ``1 s``, ..."""
+    return [f"{second} s" for second in range(min(MAX_SECONDS, max(1, int(duration))) + 1)]
 
 
 def listen_times(start: float, end: float, tokens: int) -> list[int]:

@@ -28,7 +28,7 @@ def load_encoder(model: NanoForConditionalGeneration, folder: Path = WEIGHTS) ->
     path = folder / ENCODER_FILE
     if not path.exists():
         raise ModelError(
-            f"{path}: encoder weights are missing; build them with `python -m echo_agent.finetune.encoder`"
+            f"{path}: encoder weights are missing; build them with `python -m echo_agent.finetune.nano.convert_encoder`"
         )
     encoder = model.model.encoder
     _fill(encoder, path, ())
@@ -51,7 +51,7 @@ def _fill(module: nn.Module, path: Path, elsewhere: tuple[str, ...]) -> None:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ModelError(f"{path} is damaged, get it anew: {error}") from error
+        raise ModelError(f"{path} is damaged, get it again: {error}") from error
     own = module.state_dict()
     needed = {name for name in own if not name.startswith(elsewhere)} if elsewhere else set(own)
     shapes = {name for name in needed & tensors.keys() if tensors[name].shape != own[name].shape}
@@ -61,7 +61,7 @@ def _fill(module: nn.Module, path: Path, elsewhere: tuple[str, ...]) -> None:
     module.load_state_dict(floats, strict=False)
 
 
-def save_policy(model: NanoForConditionalGeneration, folder: Path) -> None:
+def save_embedded(model: NanoForConditionalGeneration, folder: Path) -> None:
     """Write configuration and policy (all but the encoder and the tied head) as float16."""
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)

@@ -1,7 +1,7 @@
 """The dataset card: what a dataset holds, drawn from its own samples and records.
 
 ``README.md`` begins with the header that tells ``datasets`` the splits and their files. What follows is counted, not
-claimed: samples, families, answers, durations, sources and licences. Only what the data cannot know is given by the
+claimed: samples, categories, answers, durations, sources and licences. Only what the data cannot know is given by the
 caller: what it is for, the command, the seed, what to beware of. Durations are seconds where nothing else is said.
 """
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from echo_agent.answers import match_choice
 from echo_agent.finetune.data.charts import draw_charts
 from echo_agent.finetune.data.records import Record, Sample
+from echo_agent.terminal import printable
 
 Splits = Mapping[str, Sequence[Sample]]
 
@@ -55,6 +56,8 @@ class About(BaseModel):
     command: str
     """The command that built it."""
     seed: int
+    history: str = ""
+    """What became of the questions that were composed, a sentence or two."""
     versions: Mapping[str, str] = {}
     """Versions of what it was built with, by name."""
     caveats: tuple[str, ...] = ()
@@ -71,6 +74,7 @@ def write_card(
     files: Mapping[str, Sequence[str]],
     *,
     embedded: bool = False,
+    digest: str = "",
 ) -> Path:
     """Write ``README.md`` and its pictures, ``card/*.png``; returns the path of the former.
 
@@ -81,17 +85,19 @@ def write_card(
         about: What the caller knows.
         files: The files of each split, relative to the folder.
         embedded: Whether the recordings are in these files.
+        digest: A hash of all rows, which the header holds: ``datasets`` caches what it has read by the header, and by
+            nothing in the files.
     """
     (folder / "card").mkdir(parents=True, exist_ok=True)
     draw_charts(folder / "card", splits)
     asked = {sample.record for rows in splits.values() for sample in rows}
     known = [record for record in records if record.id in asked]
     parts = [
-        _header(splits, about, files),
+        _header(splits, about, files, digest),
         f"# {_line(about.name)}\n\n{_line(about.description)}",
         _loading(splits, embedded),
         _contents(splits),
-        _families(splits),
+        _categories(splits),
         _balance(splits),
         _sources(known),
         _examples(splits),
@@ -111,7 +117,7 @@ def place_of(sample: Sample) -> int | None:
     return None if sample.choices is None else match_choice(sample.answer, sample.choices)
 
 
-def _header(splits: Splits, about: About, files: Mapping[str, Sequence[str]]) -> str:
+def _header(splits: Splits, about: About, files: Mapping[str, Sequence[str]], digest: str) -> str:
     """The YAML header; values are JSON, which YAML takes."""
     total = sum(map(len, splits.values()))
     size = next((name for limit, name in SIZES if total < limit), "n>1M")
@@ -125,6 +131,7 @@ def _header(splits: Splits, about: About, files: Mapping[str, Sequence[str]]) ->
         f"size_categories: [{json.dumps(size)}]",
         "configs:",
         "- config_name: default",
+        *([f"  description: {json.dumps(f'rows sha256 {digest}')}"] if digest else []),
         "  data_files:",
     ]
     for name in splits:
@@ -188,22 +195,22 @@ def _contents(splits: Splits) -> str:
     return f"## What is in it\n\n{_table((*heads, 'listens'), rows)}\n\n{text}\n\n{pictures}"
 
 
-def _families(splits: Splits) -> str:
+def _categories(splits: Splits) -> str:
     samples = [sample for rows in splits.values() for sample in rows]
-    counts = Counter(sample.family for sample in samples)
+    counts = Counter(sample.category for sample in samples)
     rows: list[tuple[object, ...]] = []
-    for family in sorted(counts, key=lambda f: (-counts[f], f)):
-        mine = [sample for sample in samples if sample.family == family]
-        per = (sum(s.family == family for s in part) for part in splits.values())
+    for category in sorted(counts, key=lambda f: (-counts[f], f)):
+        mine = [sample for sample in samples if sample.category == category]
+        per = (sum(s.category == category for s in part) for part in splits.values())
         thought = [s for s in mine if s.reasoning]
         rows.append((
-            _line(family) or "–", *per, _share(sum(s.difficulty == "detail" for s in mine), len(mine)),
+            _line(category) or "–", *per, _share(sum(s.difficulty == "detail" for s in mine), len(mine)),
             _share(sum(s.choices is None for s in mine), len(mine)),
             _share(sum(s.listens for s in thought), len(thought)),
         ))  # fmt: skip
     text = "*Detail* is the share of questions that a listen to the whole recording is not enough for."
-    heads = ("family", *splits, "detail", "open", "listens")
-    return f"## Families\n\n{_table(heads, rows)}\n\n{text}\n\n![Families by split](card/families.png)"
+    heads = ("category", *splits, "detail", "open", "listens")
+    return f"## Categories\n\n{_table(heads, rows)}\n\n{text}\n\n![Categories by split](card/categories.png)"
 
 
 def _balance(splits: Splits) -> str:
@@ -252,14 +259,14 @@ def _counted(records: Sequence[Record], names: Callable[[Record], Iterable[str]]
 
 
 def _examples(splits: Splits) -> str:
-    """One sample of each family: one that listens where there is one, from the first split that has the family."""
+    """One sample of each category: one that listens where there is one, from the first split that has the category."""
     best: dict[str, Sample] = {}
     for rows in splits.values():
         for sample in rows:
-            known = best.get(sample.family)
+            known = best.get(sample.category)
             if known is None or (sample.listens and not known.listens):
-                best[sample.family] = sample
-    return "## Examples\n\n" + "\n\n".join(_example(best[family]) for family in sorted(best))
+                best[sample.category] = sample
+    return "## Examples\n\n" + "\n\n".join(_example(best[category]) for category in sorted(best))
 
 
 def _example(sample: Sample) -> str:
@@ -269,7 +276,7 @@ def _example(sample: Sample) -> str:
         for i, choice in enumerate(sample.choices or ())
     )
     spans = ", ".join(f"{start:g} – {end:g} s" for start, end in sample.gold_spans)
-    lines = [f"**{_line(sample.family) or 'question'}**: {_line(sample.question)}"]
+    lines = [f"**{_line(sample.category) or 'question'}**: {_line(sample.question)}"]
     lines.append(choices or f"Answer: **{_line(sample.right[0])}**")
     lines += [f"Heard at {spans}."] * bool(spans)
     lines += [f"> {_line(sample.reasoning)}"] * bool(sample.reasoning)
@@ -281,6 +288,8 @@ def _making(about: About) -> str:
         f"- {_line(name)} {_line(version)}\n" for name, version in sorted(about.versions.items())
     )
     built = f"## How it was made\n\n```\n{about.command.strip()}\n```\n\nSeed {about.seed}."
+    if about.history:
+        built += f" {_line(about.history)}"
     return f"{built} With:\n\n{versions}".rstrip() if versions else built
 
 
@@ -302,5 +311,5 @@ def _share(part: int, whole: int) -> str:
 
 
 def _line(text: str) -> str:
-    """A text from outside on one line, in which nothing is markup of a page."""
-    return " ".join(text.split()).replace("<", "&lt;").replace(">", "&gt;")
+    """A text from outside on one line, in which nothing is markup of a page or a command to a terminal."""
+    return printable(" ".join(text.split())).replace("<", "&lt;").replace(">", "&gt;")

@@ -1,6 +1,7 @@
-"""Pictures of a dataset: families, durations, gold spans, and where the right choices stand.
+"""Pictures of a dataset: categories, durations, gold spans, and where the right choices stand.
 
-Drawn as pictures of runs are (:mod:`echo_agent.picture`): on matplotlib's Agg canvas, with none of its global state.
+Drawn as pictures of runs are (:mod:`echo_agent.audio.picture`): on matplotlib's Agg canvas, with none of its global
+state.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from echo_agent.answers import match_choice
+from echo_agent.audio.outline import clock
+from echo_agent.audio.picture import COLOURS, FAINT, INK, PAGE, SOFT
 from echo_agent.finetune.data.records import Sample
-from echo_agent.outline import clock
-from echo_agent.picture import COLOURS, FAINT, INK, PAGE, SOFT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,22 +30,22 @@ TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600
 
 
 def draw_charts(folder: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
-    """Write ``families.png``, ``durations.png``, ``spans.png`` and ``answers.png``."""
-    _draw_families(folder / "families.png", splits)
+    """Write ``categories.png``, ``durations.png``, ``spans.png`` and ``answers.png``."""
+    _draw_categories(folder / "categories.png", splits)
     _draw_durations(folder / "durations.png", splits)
     _draw_spans(folder / "spans.png", splits)
     _draw_answers(folder / "answers.png", splits)
 
 
-def _draw_families(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
-    """Bars of the share of each family in each split."""
-    total = Counter(sample.family or "–" for rows in splits.values() for sample in rows)
+def _draw_categories(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
+    """Bars of the share of each category in each split."""
+    total = Counter(sample.category or "–" for rows in splits.values() for sample in rows)
     names = sorted(total, key=lambda name: (total[name], name))
     figure = _figure(1.0 + 0.3 * len(names))
     axes = figure.subplots()
     thick = 0.8 / len(splits)
     for i, (split, rows) in enumerate(splits.items()):
-        counts = Counter(sample.family or "–" for sample in rows)
+        counts = Counter(sample.category or "–" for sample in rows)
         shares = [100 * counts[name] / len(rows) for name in names]
         places = np.arange(len(names)) + 0.4 - thick * (i + 0.5)
         axes.barh(places, shares, thick * 0.9, color=_colour(i), label=f"{split} ({len(rows)})")
@@ -59,7 +60,7 @@ def _draw_families(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
 def _draw_durations(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
     """Durations of the recordings of each split, each recording once."""
     figure = _figure(0.7 + 0.8 * len(splits))
-    rows = figure.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0]
+    rows = list(figure.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0])
     values = [
         list({s.audio: s.duration for s in samples if s.duration is not None}.values())
         for samples in splits.values()
@@ -76,7 +77,7 @@ def _draw_spans(path: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
     figure = _figure(0.7 + 0.8 * len(splits))
     panels = figure.subplots(len(splits), 2, sharex="col", squeeze=False)
     spans = [[(s.duration, *span) for s in rows for span in s.gold_spans] for rows in splits.values()]
-    _histograms(panels[:, 0], [[end - start for _, start, end in found] for found in spans])
+    _histograms(list(panels[:, 0]), [[end - start for _, start, end in found] for found in spans])
     edges = np.linspace(0, 100, 21)
     for i, (axes, split, found) in enumerate(zip(panels[:, 1], splits, spans, strict=True)):
         _bars(axes, [50 * (start + end) / whole for whole, start, end in found if whole], edges, i)

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from echo_agent.finetune.data.grammar import ReasoningStyle
-from echo_agent.finetune.provenance import given_command
+from echo_agent.finetune.data.questions import ReasoningStyle
+from echo_agent.provenance import given_command
+from echo_agent.terminal import say
 
 app = typer.Typer(
     help="Make questions that need listening again: from own clips, annotated corpora, or free packages.",
@@ -20,9 +21,9 @@ app = typer.Typer(
 )
 
 Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that work at once.")]
+Workers = Annotated[int, typer.Option(min=1, max=1024, help="Processes that work at once.")]
 Out = Annotated[
-    Path, typer.Argument(metavar="OUT", help="Folder to write to; one that was begun is gone on with.")
+    Path, typer.Argument(metavar="OUT", help="Folder to write to; a build that was begun there is resumed.")
 ]
 Style = Annotated[
     ReasoningStyle,
@@ -31,6 +32,8 @@ Style = Annotated[
         help="Reasoning in sentences, for models that know language; or terse, as echo-nano writes.",
     ),
 ]
+MOST = 1_000_000
+"""Most scenes or questions that are asked for: the list of what is left to do is held in memory."""
 FORMS = "clips, bank, jsonl, jams, audioset, desed, musicbench, avqa"
 
 
@@ -52,30 +55,26 @@ def bank(
 ) -> None:
     """Build a sound bank: clips that are cut, levelled, rid of copies and split by where they come from."""
     if free:
-        from echo_agent.finetune.data.bank import build_bank
-        from echo_agent.finetune.data.packages import fetch
-
-        fetch(source)
-        typer.echo(f"{out}: {len(build_bank(source, out))} clips")
+        say(f"{out}: {_free_bank(source, out)} clips")
         return
-    from echo_agent.finetune.data.own_bank import bank_from_folder
+    from echo_agent.finetune.data.bank.user_clips import bank_from_folder
 
     _, report = bank_from_folder(source, out)
-    typer.echo(f"{out}: {report}")
+    say(f"{out}: {report}")
 
 
 @app.command()
 def scenes(
     bank: Annotated[Path, typer.Argument(metavar="BANK", help="Folder of a sound bank.")],
     out: Out,
-    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 100,
+    count: Annotated[int, typer.Option(min=1, max=MOST, help="How many scenes.")] = 100,
     split: Annotated[
         str, typer.Option(help="Split of the bank that clips and voices are taken from.")
     ] = "train",
     shortest: Annotated[float, typer.Option(min=10, max=600, help="Seconds.")] = 20.0,
     longest: Annotated[float, typer.Option(min=10, max=600, help="Seconds.")] = 120.0,
     jams: Annotated[
-        bool, typer.Option("--jams", help="Write a JAMS file beside each recording, too.")
+        bool, typer.Option("--jams", help="Write a JAMS file next to each recording, too.")
     ] = False,
     seed: Seed = 0,
     workers: Workers = 2,
@@ -85,9 +84,9 @@ def scenes(
 
     from echo_agent.errors import DataError
     from echo_agent.finetune.data.corpora import write_jams
-    from echo_agent.finetune.data.mixing import SceneSettings
     from echo_agent.finetune.data.records import Record
-    from echo_agent.finetune.data.scene_files import mix_scenes
+    from echo_agent.finetune.data.scenes.mixer import SceneSettings
+    from echo_agent.finetune.data.scenes.render import mix_scenes
     from echo_agent.finetune.data.stages import read_rows
 
     try:
@@ -109,7 +108,7 @@ def scenes(
         for row in read_rows(path):
             record = Record.model_validate(row)
             write_jams((out / record.audio).with_suffix(".jams"), record)
-    typer.echo(f"{path}: {count} scenes")
+    say(f"{path}: {count} scenes")
 
 
 @app.command()
@@ -124,9 +123,11 @@ def build(
     audio: Annotated[
         Path | None, typer.Option(help="Folder of the recordings that the annotations name.")
     ] = None,
-    questions: Annotated[int, typer.Option(min=1, help="How many, where scenes are mixed for them.")] = 1000,
-    families: Annotated[
-        str, typer.Option(help="Families that are asked, with commas between; all of them if empty.")
+    questions: Annotated[
+        int, typer.Option(min=1, max=MOST, help="How many, where scenes are mixed for them.")
+    ] = 1000,
+    categories: Annotated[
+        str, typer.Option(help="Categories that are asked, with commas between; all of them if empty.")
     ] = "",
     writer: Annotated[
         str, typer.Option(help="Let a language model write the questions: provider:model.")
@@ -162,7 +163,7 @@ def build(
         form=Form(form) if form else form_of(source),
         audio=audio,
         questions=questions,
-        families=tuple(name.strip() for name in families.split(",") if name.strip()),
+        categories=tuple(name.strip() for name in categories.split(",") if name.strip()),
         writer=writer,
         reviewer=reviewer,
         listener=listener,
@@ -178,25 +179,25 @@ def build(
     )
     with _progress() as progress:
         made = make(source, out, options, report=_tell, progress=progress)
-    typer.echo(made)
+    say(made)
 
 
 @app.command()
 def inspect(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder that `build` or `bench` wrote.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Picture (.png) or page (.html) to write.")],
-    rows: Annotated[int, typer.Option(min=1, help="How many rows, drawn by chance.")] = 6,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows, drawn at random.")] = 6,
     split: Annotated[str, typer.Option(help="Only of this split.")] = "",
-    family: Annotated[str, typer.Option(help="Only of this family.")] = "",
+    category: Annotated[str, typer.Option(help="Only of this category.")] = "",
     ids: Annotated[str, typer.Option(help="These rows, with commas between.")] = "",
     seed: Seed = 0,
 ) -> None:
     """Draw rows: waveform, events, what must be heard and what is heard again, question, choices, reasoning."""
-    from echo_agent.finetune.data.browse import inspect_rows
+    from echo_agent.finetune.data.show.browse import inspect_rows
 
     chosen = tuple(name.strip() for name in ids.split(",") if name.strip())
-    count = inspect_rows(dataset, out, rows=rows, split=split, family=family, ids=chosen, seed=seed)
-    typer.echo(f"{out}: {count} rows")
+    count = inspect_rows(dataset, out, rows=rows, split=split, category=category, ids=chosen, seed=seed)
+    say(f"{out}: {count} rows")
 
 
 @app.command()
@@ -205,23 +206,23 @@ def bench(
     bank: Annotated[
         Path | None, typer.Option(help="Sound bank to mix from; fetched and built in OUT if none.")
     ] = None,
-    scenes: Annotated[int, typer.Option(min=1, help="Scenes of the training set.")] = 6000,
+    scenes: Annotated[int, typer.Option(min=1, max=MOST, help="Scenes of the training set.")] = 6000,
     seed: Seed = 0,
     reasoning: Style = "sentences",
-    asked: Annotated[int, typer.Option(min=1, help="Most questions per recording of the training set.")] = 8,
+    asked: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Most questions per recording of the training set.")
+    ] = 8,
     workers: Workers = 2,
 ) -> None:
     """Build EchoBench: train, validation and the tests core, unseen and long; ends with a folder for `load_dataset`."""
-    from echo_agent.finetune.data.bank import build_bank
+    from echo_agent.finetune.data.bank.manifest import has_bank
     from echo_agent.finetune.data.echobench import build_bench
-    from echo_agent.finetune.data.packages import fetch
 
     if bank is None:
         bank = out / "bank"
-        if not (bank / "manifest.parquet").exists():
+        if not has_bank(bank):
             _tell("fetching the free packages (1.2 GB) and building the sound bank")
-            fetch(out / "debs")
-            _tell(f"{bank}: {len(build_bank(out / 'debs', bank))} clips")
+            _tell(f"{bank}: {_free_bank(out / 'debs', bank)} clips")
     with _progress() as progress:
         made = build_bench(
             bank,
@@ -235,22 +236,29 @@ def bench(
             report=_tell,
             progress=progress,
         )
-    typer.echo(made)
+    say(made)
+
+
+def _free_bank(packages: Path, bank: Path) -> int:
+    """Fetch the free packages, those that are not there yet, and build a bank of them; returns how many clips."""
+    from echo_agent.finetune.data.bank.bank import build_bank, refuse_bank
+    from echo_agent.finetune.data.bank.packages import fetch
+
+    refuse_bank(bank)
+    fetch(packages)
+    return len(build_bank(packages, bank))
 
 
 def _tell(text: str) -> None:
-    typer.echo(text, err=True)
+    say(text, error=True)
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     """Bars on stderr, one per stage; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from echo_agent.console import progress
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress("{task.description}") as bar:
 
         def stage(name: str) -> Callable[[int, int], None]:
             task: Any = bar.add_task(name, total=None)

@@ -8,24 +8,27 @@
 
 The column ``audio`` holds the path of the recording relative to the folder, or, where audio is embedded, the recording
 itself with its path, as the audio feature of ``datasets`` has it. Everything is written aside first and moved into
-place when it is whole, the card last: a folder with a card is a whole dataset.
+place when it is whole, the card last: a folder with a card is a whole dataset. The card's header holds a digest of the
+rows, by which ``datasets`` tells one build from another: its cache knows folders by their last name alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from echo_agent.disk import writing
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.card import About, write_card
-from echo_agent.finetune.data.records import Record, Sample
+from echo_agent.finetune.data.records import SAMPLE_COLUMNS, Record, Sample
+from echo_agent.locks import locked_folder
 
 if TYPE_CHECKING:
     import pyarrow as arrow
@@ -38,7 +41,7 @@ GROUP = 64_000_000
 """The same for the row groups of a file: what a reader holds at once."""
 TEXTS = ("id", "question", "answer", "family", "difficulty", "record", "corpus", "group", "split", "use", "reasoning",
          "phrasing", "licence", "composer")  # fmt: skip
-"""Columns that are texts; beside them are ``audio``, ``duration``, ``choices``, ``answers`` and ``gold_spans``."""
+"""Columns that are texts; the others are ``audio``, ``duration``, ``choices``, ``answers`` and ``gold_spans``."""
 SHOWN = 5
 """Most faults that one error lists."""
 
@@ -70,7 +73,7 @@ def write_dataset(
     splits = {name: rows for name, rows in samples.items() if rows}
     _check(out, splits)
     aside = out / ".dataset"
-    with _disk(out):
+    with locked_folder(out), writing(f"the dataset {out}", "make room, and run the same command again"):
         shutil.rmtree(aside, ignore_errors=True)
         try:
             (aside / "data").mkdir(parents=True)
@@ -79,7 +82,7 @@ def write_dataset(
             }
             for name in splits.keys() - set(TRAINING):
                 _write_rows(aside / f"{name}.jsonl", splits[name])
-            write_card(aside, splits, records, about, files, embedded=embed)
+            write_card(aside, splits, records, about, files, embedded=embed, digest=dataset_digest(aside))
             _publish(aside, out)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -139,8 +142,8 @@ def _check(out: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
             if heard.setdefault(sample.audio, kind) != kind:
                 faults.append(f"{sample.audio} is asked about in {heard[sample.audio]!r} and in {name!r}")
     if faults:
-        more = f"\nand {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise DataError(f"{out} cannot be written: " + "\n".join(faults[:SHOWN]) + more)
+        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise DataError(f"{out} cannot be written: {faults[0]}", *faults[1:SHOWN], *more)
 
 
 def _audio_fault(out: Path, sample: Sample) -> list[str]:
@@ -169,18 +172,26 @@ def _write_split(folder: Path, out: Path, name: str, rows: Sequence[Sample], emb
     return [f"data/{file}" for file in names]
 
 
+def dataset_digest(folder: Path) -> str:
+    """A hash of all rows as they are written: the files of the splits, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted((folder / "data").glob("*.parquet")):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
 def _schema(embed: bool) -> arrow.Schema:
     """The columns with their types, marked as audio for ``datasets`` where it is embedded."""
     import pyarrow as arrow
 
-    columns: dict[str, arrow.DataType] = {
-        name: arrow.string() for name in Sample.model_fields if name in TEXTS
-    }
+    columns: dict[str, arrow.DataType] = {name: arrow.string() for name in SAMPLE_COLUMNS if name in TEXTS}
     columns["audio"] = arrow.string()
     columns["duration"] = arrow.float64()
     columns["choices"] = columns["answers"] = arrow.list_(arrow.string())
     columns["gold_spans"] = arrow.list_(arrow.list_(arrow.float64()))
-    ordered = [name for name in Sample.model_fields if name in columns]
+    ordered = [name for name in SAMPLE_COLUMNS if name in columns]
     schema = arrow.schema([(name, columns[name]) for name in ordered])
     if not embed:
         return schema
@@ -247,14 +258,14 @@ def _files(folder: Path) -> dict[str, list[Path]]:
             found.setdefault(match[1], []).append(path)
     if not found or not (folder / "README.md").exists():
         raise DataError(
-            f"{folder} holds no whole dataset (README.md and data/*.parquet): build it, or build it anew"
+            f"{folder} holds no whole dataset (README.md and data/*.parquet): build it, or build it again"
         )
     for name, paths in found.items():
         match = _SHARDS.fullmatch(paths[0].name)
         wanted = int(match[3] or 1) if match else 1
         if len(paths) != wanted:
             raise DataError(
-                f"{folder}: the split {name!r} has {len(paths)} of its {wanted} files; build it anew"
+                f"{folder}: the split {name!r} has {len(paths)} of its {wanted} files; build it again"
             )
     order = [*TRAINING, *sorted(found)]
     return {name: found[name] for name in sorted(found, key=order.index)}
@@ -267,27 +278,33 @@ def _read_file(path: Path) -> Iterator[Sample]:
 
     try:
         file = parquet.ParquetFile(path)
-        names = [f for f in file.schema_arrow.names if f in Sample.model_fields and f != "audio"]
-        embedded = not arrow.types.is_string(file.schema_arrow.field("audio").type)
-        rows = file.read([*names, "audio.path" if embedded else "audio"]).to_pylist()
-    except (OSError, KeyError, arrow.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read, build the dataset anew: {error}") from error
+        names = [f for f in file.schema_arrow.names if f in SAMPLE_COLUMNS and f != "audio"]
+        audio = _audio_column(file.schema_arrow)
+        rows = file.read([*names, audio]).to_pylist()
+    except (OSError, KeyError, TypeError, ValueError, arrow.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} cannot be read, build the dataset again: {reason}") from error
     for number, row in enumerate(rows, start=1):
+        if audio != "audio":
+            row["audio"] = (row["audio"] or {}).get("path")
         try:
-            yield Sample.model_validate(row | ({"audio": row["audio"]["path"]} if embedded else {}))
+            yield Sample.model_validate(row)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "row"
             raise DataError(f"{path}, row {number}: {place}: {first['msg']}") from error
 
 
-@contextmanager
-def _disk(out: Path) -> Iterator[None]:
-    """Say in one line what the disk has against it."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        raise DataError(
-            f"cannot write the dataset {out}: {reason}; make room, and run the same again"
-        ) from error
+def _audio_column(schema: arrow.Schema) -> str:
+    """Where a file holds the paths of its recordings; raises TypeError where its audio column is of neither form."""
+    import pyarrow as arrow
+
+    kind = schema.field("audio").type
+    if arrow.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+        name, kind = "audio.path", kind.field("path").type
+    else:
+        name = "audio"
+    texts = (arrow.types.is_string, arrow.types.is_large_string, arrow.types.is_string_view)
+    if not any(is_text(kind) for is_text in texts):
+        raise TypeError(f"its column {name} holds {kind}, not the paths of recordings")
+    return name

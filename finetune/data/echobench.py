@@ -16,17 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from echo_agent.disk import write_whole
 from echo_agent.errors import DataError
+from echo_agent.finetune.data.bank.manifest import read_manifest
 from echo_agent.finetune.data.card import About
-from echo_agent.finetune.data.grammar import ReasoningStyle
-from echo_agent.finetune.data.grammar.composer import FAMILIES, TAUGHT, GrammarSettings
-from echo_agent.finetune.data.mixing import SceneSettings
-from echo_agent.finetune.data.needs_audio import BlindPolicy, blind_accuracy, needs_audio
-from echo_agent.finetune.data.question_sets import QuestionSet, finish, questions_of
+from echo_agent.finetune.data.pipeline import QuestionSet, finish, questions_of
+from echo_agent.finetune.data.questions import ReasoningStyle
+from echo_agent.finetune.data.questions.blind_baseline import BlindPolicy, blind_accuracy, needs_audio
+from echo_agent.finetune.data.questions.composer import CATEGORIES, TAUGHT, GrammarSettings
 from echo_agent.finetune.data.records import Record, Sample, Split
-from echo_agent.finetune.data.scene_files import mix_scenes
+from echo_agent.finetune.data.scenes.mixer import SceneSettings
+from echo_agent.finetune.data.scenes.render import mix_scenes
 from echo_agent.finetune.data.stages import Progress, read_rows
-from echo_agent.finetune.provenance import versions_of
+from echo_agent.finetune.data.tally import ANSWERED_BLIND, Tally
+from echo_agent.locks import locked_folder
+from echo_agent.provenance import versions_of
 
 TRAIN_SCENES = 6000
 PATTERNS = 0.4
@@ -99,58 +103,54 @@ def build_bench(
 
     Args:
         bank: The sound bank.
-        out: Folder of the build; one that was begun is gone on with.
+        out: Folder of the build; one that was begun is resumed.
         scenes: Scenes of the training set; the other sets are always whole.
         seed: Of every random choice.
         reasoning: How the reasoning of train and validation is put; the tests are the same whatever it is.
         asked: Most questions per recording of train; of every recording at least five eighths of that are tried for.
         workers: Processes that mix.
         command: What the card says that it was built with.
-        progress: Gives, for the name of a stage, who is told how far it is.
+        progress: Gives, for the name of a stage, the function that is called with its progress.
         report: Told what each stage kept.
 
     Raises:
         DataError: There is no bank, the folder was begun with other settings, or the disk is full.
     """
+    with locked_folder(out):
+        return _built(bank, out, scenes, seed, reasoning, asked, workers, command, progress, report)
+
+
+def _built(
+    bank: Path,
+    out: Path,
+    scenes: int,
+    seed: int,
+    reasoning: ReasoningStyle,
+    asked: int,
+    workers: int,
+    command: str,
+    progress: Callable[[str], Progress] | None,
+    report: Callable[[str], None] | None,
+) -> Path:
+    """Build in a folder that is kept from others."""
+    tally = Tally()
     splits: dict[str, list[Sample]] = {}
     records: list[Record] = []
     for number, which in enumerate(SETS):
         count = scenes if which.name == "train" else which.scenes
-        settings = SceneSettings(duration=which.duration, patterns=PATTERNS)
-        path = mix_scenes(
-            bank,
-            out,
-            settings,
-            count=count,
-            seed=1000 * seed + number,
-            splits=[which.sounds],
-            speech_splits=[which.voices],
-            split=which.split,
-            name=which.name,
-            workers=workers,
-            progress=progress(which.name) if progress else None,
-        )
-        mixed = [Record.model_validate(row) for row in read_rows(path)]
-        wording = "test" if which.split == "test" else "train"
-        style: ReasoningStyle = "sentences" if which.split == "test" else reasoning
-        grammar = GrammarSettings(
-            seed=1000 * seed + number, wording=wording, reasoning=style, voices=which.split != "test"
-        )
-        if which.name == "train":
-            grammar = grammar.model_copy(
-                update={
-                    "most": asked,
-                    "fewest": max(1, 5 * asked // 8),
-                    "families": (*FAMILIES, *TAUGHT),
-                }
-            )
+        told = progress(which.name) if progress else None
+        mixed = _mixed(bank, out, which, count, 1000 * seed + number, workers, told)
+        grammar = _grammar(which, 1000 * seed + number, reasoning, asked)
         questions = QuestionSet(which.name, mixed, grammar, which.questions)
-        splits[which.name] = questions_of(out, questions, report)
-        if which.questions and len(splits[which.name]) < which.questions:
-            raise DataError(f"{bank}: its clips offer {len(splits[which.name])} questions for {which.name!r}, "
-                            f"not {which.questions}")  # fmt: skip
+        found = questions_of(out, questions, tally, report=report)
+        if which.questions and len(found) < which.questions:
+            raise DataError(
+                f"{bank}: its clips offer {len(found)} questions for {which.name!r}, not {which.questions}"
+            )
+        splits[which.name] = found
         records += mixed
     kept, dropped = needs_audio(splits["train"], seed=seed)
+    tally.leave_out(ANSWERED_BLIND, len(dropped))
     splits["train"] = kept
     policy = BlindPolicy(kept)
     blind = {name: blind_accuracy(policy, splits[name]) for name in (*TESTS, "validation")}
@@ -173,18 +173,48 @@ def build_bench(
         versions=versions_of(TOOLS),
         caveats=CAVEATS,
     )
-    folder = finish(out, splits, records, about)
-    (out / LOCK).write_text(json.dumps(lock, indent=2) + "\n")
+    folder = finish(out, splits, records, about, tally, report=report)
+    write_whole(out / LOCK, (json.dumps(lock, indent=2) + "\n").encode())
     return folder
+
+
+def _mixed(
+    bank: Path, out: Path, which: BenchSet, count: int, seed: int, workers: int, progress: Progress | None
+) -> list[Record]:
+    """The scenes of one set."""
+    path = mix_scenes(
+        bank,
+        out,
+        SceneSettings(duration=which.duration, patterns=PATTERNS),
+        count=count,
+        seed=seed,
+        splits=[which.sounds],
+        speech_splits=[which.voices],
+        split=which.split,
+        name=which.name,
+        workers=workers,
+        progress=progress,
+    )
+    return [Record.model_validate(row) for row in read_rows(path)]
+
+
+def _grammar(which: BenchSet, seed: int, reasoning: ReasoningStyle, asked: int) -> GrammarSettings:
+    """How one set is asked: tests in words of their own and always in the same way, training more often."""
+    if which.split == "test":
+        return GrammarSettings(seed=seed, wording="test", reasoning="sentences", voices=False)
+    grammar = GrammarSettings(seed=seed, wording="train", reasoning=reasoning, voices=True)
+    if which.name != "train":
+        return grammar
+    more = {"most": asked, "fewest": max(1, 5 * asked // 8), "categories": (*CATEGORIES, *TAUGHT)}
+    return grammar.model_copy(update=more)
 
 
 def bank_lock(bank: Path) -> dict[str, Any]:
     """A hash of all clips of a bank: of their names, labels, splits and lengths."""
-    import pyarrow.parquet as parquet
-
-    rows = parquet.read_table(bank / "manifest.parquet").to_pylist()
+    rows = read_manifest(bank)
     texts = sorted(
-        json.dumps({k: row[k] for k in ("path", "label", "kind", "split", "seconds")}) for row in rows
+        json.dumps({k: getattr(row, k) for k in ("path", "label", "kind", "split", "seconds")})
+        for row in rows
     )
     return {"clips": len(rows), "sha256": _hash(texts)}
 

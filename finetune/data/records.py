@@ -25,6 +25,8 @@ Use = Literal["", "sft", "rl"]
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
+MOST_HITS = 1000
+"""Hits of a burst: what is counted aloud must end."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -38,7 +40,7 @@ class Event:
     offset: Seconds
     content: tuple[str, ...] = ()
     """Spoken digits or words, in order; the name of a chord."""
-    hits: int = 1
+    hits: Annotated[int, Field(ge=1, le=MOST_HITS)] = 1
     """How often a burst is struck."""
     sources: tuple[str, ...] = ()
     """Where its clips come from: the unit by which training and test are kept apart."""
@@ -46,9 +48,9 @@ class Event:
     """Who speaks, as the source names them."""
     gender: Voice = ""
     """Whether a woman or a man speaks; empty where nobody does or it is not known."""
-    pitches: tuple[int, ...] = ()
+    pitches: tuple[Annotated[int, Field(ge=0, le=127)], ...] = ()
     """MIDI pitches of ``notes``, in order."""
-    level_db: float | None = None
+    level_db: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """How loud it is, where that is known."""
 
 
@@ -149,3 +151,7 @@ class Sample(Row):
     def listens(self) -> bool:
         """Whether its reasoning listens again."""
         return "<seg>" in self.reasoning
+
+
+SAMPLE_COLUMNS = tuple(field.serialization_alias or name for name, field in Sample.model_fields.items())
+"""Names of a sample's fields in files."""

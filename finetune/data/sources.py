@@ -12,11 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from echo_agent.errors import DataError
+from echo_agent.finetune.data.bank.manifest import has_bank, made_of, read_manifest
 from echo_agent.finetune.data.corpora.sourced import Sourced
-from echo_agent.finetune.data.mixing import SceneSettings
-from echo_agent.finetune.data.question_sets import gather
+from echo_agent.finetune.data.pipeline import gather
 from echo_agent.finetune.data.records import Record, Split
+from echo_agent.finetune.data.scenes.mixer import SceneSettings
 from echo_agent.finetune.data.stages import Progress, read_rows
+from echo_agent.paths import walk_files
 
 PER_SCENE = 5
 """Questions that a scene of this kind offers at least, for most banks."""
@@ -50,9 +52,9 @@ def form_of(source: Path) -> Form:
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
     if source.is_dir():
-        if (source / "manifest.parquet").exists():
+        if has_bank(source):
             return Form.BANK
-        return Form.JAMS if any(source.rglob("*.jams")) else Form.CLIPS
+        return Form.JAMS if any(path.suffix.lower() == ".jams" for path in walk_files(source)) else Form.CLIPS
     forms = {".csv": Form.CLIPS, ".jsonl": Form.JSONL, ".jams": Form.JAMS}
     if source.suffix.lower() in forms:
         return forms[source.suffix.lower()]
@@ -79,23 +81,18 @@ def records_of(
         out: Folder of the build.
         form: What the source is.
         audio: Folder of the recordings, for annotations that only name them.
-        questions: How many are wanted: so many scenes are mixed of clips.
+        questions: How many are wanted; as many scenes are mixed from clips.
         settings: How scenes are mixed.
         seed: Of the scenes.
         workers: Processes that mix.
         report: Told what was read and what was skipped.
-        progress: Gives, for the name of a stage, who is told how far it is.
+        progress: Gives, for the name of a stage, the function that is called with its progress.
 
     Raises:
         DataError: The source is not of that form.
     """
     if form is Form.CLIPS:
-        from echo_agent.finetune.data.own_bank import bank_from_folder
-
-        if not (out / "bank" / "manifest.parquet").exists():
-            _, said = bank_from_folder(source, out / "bank")
-            report(f"{source}: {said}")
-        source, form = out / "bank", Form.BANK
+        source, form = _bank_of(source, out / "bank", report), Form.BANK
     if form is Form.BANK:
         return _scenes(source, out, questions, settings, seed, workers, report, progress)
     found = _read(source, form, audio)
@@ -103,6 +100,20 @@ def records_of(
     if not found.records:
         raise DataError(f"{source}: not one of its rows could be used")
     return gather(found.records, out)
+
+
+def _bank_of(clips: Path, bank: Path, report: Callable[[str], None]) -> Path:
+    """The bank of a user's own clips, built unless it is there; raises DataError where it is of other clips."""
+    from echo_agent.finetune.data.bank.user_clips import bank_from_folder, given_digest
+
+    if not has_bank(bank):
+        _, said = bank_from_folder(clips, bank)
+        report(f"{clips}: {said}")
+    elif made_of(bank).get("given") != given_digest(clips):
+        raise DataError(
+            f"{bank} was made of other clips than {clips} holds now; remove {bank.parent}, or name another folder"
+        )
+    return bank
 
 
 def _read(source: Path, form: Form, audio: Path | None) -> Sourced:
@@ -135,12 +146,9 @@ def _scenes(
     progress: Callable[[str], Progress],
 ) -> list[Record]:
     """Scenes of every split of a bank that has clips."""
-    import pyarrow.parquet as parquet
+    from echo_agent.finetune.data.scenes.render import mix_scenes
 
-    from echo_agent.finetune.data.scene_files import mix_scenes
-
-    rows = parquet.read_table(bank / "manifest.parquet").to_pylist()
-    heard = {row["split"] for row in rows if row["kind"] != "background"}
+    heard = {row.split for row in read_manifest(bank) if row.kind != "background"}
     present = [entry for entry in BANK_SPLITS if entry[0] in heard]
     if not present:
         raise DataError(

@@ -2,8 +2,9 @@
 
 A stage has a name, settings, and parts (names in order). Each part gives some rows and is written to a file of its own
 as soon as it is done; when all are there, they are joined into ``<name>.parquet``. A file appears under its name only
-when it is whole, so a kill at any point loses the part in work and nothing else. Running again goes on; running with
-other settings is refused, since half of one and half of another is nothing that anybody asked for.
+when it is whole, so a kill at any point loses the part in work and nothing else. Running again resumes; running with
+other settings, on other data or with another version of the program is refused, since half of one and half of another
+is nothing that anybody asked for.
 """
 
 from __future__ import annotations
@@ -22,18 +23,24 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
+from echo_agent.disk import GO_ON, whole, write_whole, writing
 from echo_agent.errors import DataError
+from echo_agent.text import parse_json
 
 Rows = list[dict[str, Any]]
 Work = Callable[[str], Rows]
 """Does one part; called in a worker, so it must be picklable where workers are processes."""
 Progress = Callable[[int, int], None]
 """Told how many parts are done, and how many there are."""
+Report = Callable[[str], None]
+"""Told what is being done, line by line."""
 
 SETTINGS = b"echo-agent"
 """Key of the settings in a Parquet file's metadata."""
@@ -67,15 +74,19 @@ def run_stage(
         Exception: What ``work`` raises; parts that were done before stay done.
     """
     path = folder / f"{name}.parquet"
+    begun = folder / f".{name}"
     mark = _mark(name, parts, settings)
     if path.exists():
         if stage_settings(path) != mark:
-            raise DataError(f"{path} was made with other settings; remove it, or name another folder")
+            raise DataError(
+                f"{path} was made with other settings, of other data or by another version; "
+                "remove it, or name another folder"
+            )
+        shutil.rmtree(begun, ignore_errors=True)  # the process may have ended between the file and the parts
         if progress:
             progress(len(parts), len(parts))
         return path
-    begun = folder / f".{name}"
-    with _disk(path):
+    with writing(path, GO_ON):
         begun.mkdir(parents=True, exist_ok=True)
         note = begun / "settings.json"
         if note.exists() and note.read_text() != mark:
@@ -83,29 +94,47 @@ def run_stage(
                 f"{folder}: the stage {name!r} was begun with other settings; "
                 f"remove {begun}, or name another folder"
             )
-        _write(note, mark.encode())
+        write_whole(note, mark.encode(), GO_ON)
     todo = [part for part in parts if not (begun / f"{part}.parquet").exists()]
     if progress:
         progress(len(parts) - len(todo), len(parts))
     for done, (part, rows) in enumerate(
         _results(todo, work, workers, pool), start=1 + len(parts) - len(todo)
     ):
-        with _disk(path):
+        with writing(path, GO_ON):
             _write_rows(begun / f"{part}.parquet", rows)
         if progress:
             progress(done, len(parts))
-    with _disk(path):
+    with writing(path, GO_ON):
         _write_rows(path, [row for part in parts for row in read_rows(begun / f"{part}.parquet")], mark)
     shutil.rmtree(begun)
     return path
 
 
 def read_rows(path: Path) -> Rows:
-    """The rows of a stage's file; raises DataError where it is none."""
+    """The rows of a stage's file.
+
+    Raises:
+        DataError: It is none, or its column ``json`` is not one of JSON objects.
+    """
     import pyarrow.parquet as parquet
 
     with _readable(path):
-        return [json.loads(text) for text in parquet.read_table(path, columns=["json"])["json"].to_pylist()]
+        rows = []
+        for text in parquet.read_table(path, columns=["json"])["json"].to_pylist():
+            row = parse_json(text)
+            if not isinstance(row, dict):
+                raise TypeError(f"a row is no JSON object but {text[:40]!r}")
+            rows.append(row)
+        return rows
+
+
+def columns_of(path: Path) -> set[str]:
+    """Names of the columns of a Parquet file; raises DataError where it is none."""
+    import pyarrow.parquet as parquet
+
+    with _readable(path):
+        return set(parquet.read_schema(path).names)
 
 
 def stage_settings(path: Path) -> str:
@@ -128,14 +157,16 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, arrow.ArrowInvalid, KeyError, ValueError) as error:
-        raise DataError(f"{path} cannot be read; remove it to make it anew: {error}") from error
+    except (OSError, arrow.ArrowException, KeyError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} cannot be read; remove it, and it is made again: {reason}") from error
 
 
 def _mark(name: str, parts: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """One text for all that the output depends on."""
+    """One text for all that the output depends on, the program that makes it included."""
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return json.dumps({"stage": name, "parts": digest, **settings}, sort_keys=True)
+    made_by = version("echo-agent")
+    return json.dumps({"stage": name, "parts": digest, "version": made_by, **settings}, sort_keys=True)
 
 
 def _results(todo: Sequence[str], work: Work, workers: int, pool: str) -> Iterator[tuple[str, Rows]]:
@@ -147,23 +178,35 @@ def _results(todo: Sequence[str], work: Work, workers: int, pool: str) -> Iterat
     executor: Executor = (
         ThreadPoolExecutor(workers)
         if pool == "thread"
-        else ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        else ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     )
-    with executor:
-        left = iter(todo)
-        running: dict[Future[Rows], str] = {}
-        try:
-            while True:
-                for part in islice(left, 2 * workers - len(running)):
-                    running[executor.submit(work, part)] = part
-                if not running:
-                    return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield running.pop(future), future.result()
-        finally:
-            for future in running:
-                future.cancel()
+    left = iter(todo)
+    running: dict[Future[Rows], str] = {}
+    patient = True
+    try:
+        while True:
+            for part in islice(left, 2 * workers - len(running)):
+                running[executor.submit(work, part)] = part
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), future.result()
+    except KeyboardInterrupt:
+        patient = False  # the command ends, and its workers with it
+        raise
+    finally:
+        executor.shutdown(wait=patient, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the process that gives it work has ended, in whatever way; it would wait for ever."""
+
+    def watch(parent: Any) -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, args=(parent_process(),), daemon=True).start()
 
 
 def _write_rows(path: Path, rows: Rows, mark: str = "") -> None:
@@ -177,24 +220,5 @@ def _write_rows(path: Path, rows: Rows, mark: str = "") -> None:
     }
     columns["json"] = arrow.array([json.dumps(row) for row in rows], arrow.string())
     table = arrow.table(columns).replace_schema_metadata({SETTINGS: mark.encode()})
-    partial = path.with_suffix(".partial")
-    parquet.write_table(table, partial)
-    partial.rename(path)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A small file, whole or not at all."""
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    partial.write_bytes(data)
-    partial.rename(path)
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """Say in one line what the disk has against it."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path}: {error.strerror or error}; what is done is kept, run the same command again to go on"
-        ) from error
+    with whole(path) as partial:
+        parquet.write_table(table, partial)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -10,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from echo_agent.audio.recording import Recording
+from echo_agent.audio.references import AudioRef
 from echo_agent.engine import Generation, SamplingParams, TorchEngine
 from echo_agent.families.base import Family
-from echo_agent.recording import Recording
-from echo_agent.references import AudioRef
 from echo_agent.stores import RecordingStore
 from tests.tiny import KINDS, sounds, tiny_family
 
@@ -112,3 +114,40 @@ def same(first: Generation, second: Generation, tolerance: float = 1e-4) -> None
     assert first.ids == second.ids
     assert first.logprobs == pytest.approx(second.logprobs, abs=tolerance)
     assert (first.text, first.finish, first.stop) == (second.text, second.finish, second.stop)
+
+
+class Pause:
+    """Keeps an engine's thread busy in a callback, from where it begins until it is let go."""
+
+    def __init__(self, when: Callable[[], bool] = lambda: True) -> None:
+        """Begin at the first token at which ``when`` holds."""
+        self._when = when
+        self._begun, self._go = threading.Event(), threading.Event()
+
+    def __call__(self, ids: list[int], text: str) -> None:
+        """The callback."""
+        if self._when():
+            self._begun.set()
+            self._go.wait()
+
+    def wait_until_it_begins(self) -> None:
+        """Return once the engine is in the callback."""
+        self._begun.wait()
+
+    def let_go(self) -> None:
+        """Let the engine go on."""
+        self._go.set()
+
+
+@contextmanager
+def held(engine: TorchEngine, world: World) -> Iterator[None]:
+    """Keep the engine's thread busy, so that what is submitted meanwhile is let in together."""
+    pause = Pause()
+    prompt = world.prompt("?", world.whole.span(0.0, 0.3))
+    future = engine.submit(*prompt, SamplingParams(max_new_tokens=1), pause)
+    pause.wait_until_it_begins()
+    try:
+        yield
+    finally:
+        pause.let_go()
+        future.result()

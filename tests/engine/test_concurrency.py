@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import threading
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 
 import pytest
 import torch
 
 from echo_agent.engine import Generation, SamplingParams, TorchEngine
 from echo_agent.errors import EchoAgentError
-from tests.engine.conftest import World, same
+from tests.engine.conftest import Pause, World, held, same
 from tests.tiny import tiny_family
 
 LONG = SamplingParams(max_new_tokens=3000)
@@ -43,20 +43,20 @@ def endless() -> World:
 def test_threads_share_batches_and_get_their_own_results(qwen: World) -> None:
     engine = qwen.engine(max_batch=8)
 
-    def caller(number: int) -> list[tuple[int, Generation]]:
-        draw = random.Random(number)
-        results = []
-        for turn in range(3):
-            time.sleep(draw.random() * 0.01)
-            results.append((turn, engine.generate(*qwen.prompt((number + turn) % 4), noisy(number))))
-        return results
+    def caller(number: int, turns: Sequence[int]) -> list[tuple[int, Generation]]:
+        return [(turn, engine.generate(*qwen.prompt((number + turn) % 4), noisy(number))) for turn in turns]
 
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(caller, range(8)))
-    for number, turns in enumerate(results):
-        for turn, said in turns[number % 3 :][:1]:
-            same(said, qwen.alone(*qwen.prompt((number + turn) % 4), noisy(number)))
-    assert engine.stats()["decode_steps"] < engine.stats()["decoded_tokens"] / 2
+        with held(engine, qwen):
+            first = [pool.submit(caller, number, [0]) for number in range(8)]
+            eventually(lambda: engine.stats()["waiting_runs"] == 8)
+        begun = [future.result() for future in first]
+        stats = engine.stats()
+        assert stats["decode_steps"] == stats["decoded_tokens"] / 8 == 9  # the first token is not decoded
+        rest = list(pool.map(caller, range(8), [[1, 2]] * 8))
+    for number, turns in enumerate(zip(begun, rest, strict=True)):
+        turn, said = [*turns[0], *turns[1]][number % 3]
+        same(said, qwen.alone(*qwen.prompt((number + turn) % 4), noisy(number)))
 
 
 def test_several_event_loops_and_threads_at_once(qwen: World) -> None:
@@ -76,11 +76,13 @@ def test_several_event_loops_and_threads_at_once(qwen: World) -> None:
 
 async def test_cancelling_the_caller_frees_its_row(endless: World) -> None:
     engine = endless.engine(max_batch=1)
-    task = asyncio.create_task(engine.agenerate(*endless.prompt(), LONG))
-    await asyncio.to_thread(eventually, lambda: engine.stats()["live_runs"] == 1)
+    pause = Pause()
+    task = asyncio.create_task(engine.agenerate(*endless.prompt(), LONG, pause))
+    await asyncio.to_thread(pause.wait_until_it_begins)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    pause.let_go()
     said = await asyncio.wait_for(engine.agenerate(*endless.prompt(1), noisy(1)), 120)
     same(said, endless.alone(*endless.prompt(1), noisy(1)))
     assert engine.stats()["live_runs"] == 0
@@ -89,10 +91,12 @@ async def test_cancelling_the_caller_frees_its_row(endless: World) -> None:
 
 def test_a_cancelled_run_leaves_queue_and_batch_and_is_reported(endless: World) -> None:
     engine = endless.engine(max_batch=1)
-    live, queued = (engine.submit(*endless.prompt(), LONG) for _ in range(2))
-    eventually(lambda: engine.stats()["live_runs"] == 1)
+    pause = Pause()
+    live, queued = (engine.submit(*endless.prompt(), LONG, pause) for _ in range(2))
+    pause.wait_until_it_begins()
     last = engine.submit(*endless.prompt(2), noisy(2))
     assert queued.cancel() and live.cancel()
+    pause.let_go()
     done, _ = wait([live, queued], timeout=120)
     assert done == {live, queued}
     with pytest.raises(CancelledError):
@@ -113,10 +117,12 @@ def test_a_failing_step_fails_its_runs_and_the_engine_goes_on(
     endless: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = endless.engine()
-    live = [engine.submit(*endless.prompt(run), LONG) for run in range(2)]
-    eventually(lambda: engine.stats()["live_runs"] == 2)
+    pause = Pause(lambda: engine.stats()["live_runs"] == 2)
+    live = [engine.submit(*endless.prompt(run), LONG, pause) for run in range(2)]
+    pause.wait_until_it_begins()
     with monkeypatch.context() as patched:
         patched.setattr(endless.family, "logits", lambda hidden: 1 / 0)
+        pause.let_go()
         for future in live:
             with pytest.raises(ZeroDivisionError):
                 future.result(120)
@@ -125,13 +131,15 @@ def test_a_failing_step_fails_its_runs_and_the_engine_goes_on(
 
 def test_if_the_thread_dies_every_caller_hears_of_it(endless: World, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = endless.engine(max_batch=1)
-    futures = [engine.submit(*endless.prompt(), LONG) for _ in range(3)]
-    eventually(lambda: engine.stats()["live_runs"] == 1)
+    pause = Pause()
+    futures = [engine.submit(*endless.prompt(), LONG, pause) for _ in range(3)]
+    pause.wait_until_it_begins()
 
     def dies() -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(engine._scheduler, "_decode", dies)
+    pause.let_go()
     for future in futures:
         with pytest.raises(KeyboardInterrupt):
             future.result(120)
@@ -153,22 +161,33 @@ def test_runs_are_let_in_in_the_order_in_which_they_came(endless: World) -> None
 
 def test_late_runs_join_and_early_ones_do_not_wait(endless: World) -> None:
     engine = endless.engine()
-    long = engine.submit(*endless.prompt(), LONG)
-    eventually(lambda: engine.stats()["live_runs"] == 1)
-    for run in range(3):
-        same(
-            engine.submit(*endless.prompt(run), noisy(run)).result(120),
-            endless.alone(*endless.prompt(run), noisy(run)),
-        )
-    assert not long.done()
-    long.cancel()
+    late: list[Future[Generation]] = []
+    ended: list[str] = []
+
+    def submit_others(ids: list[int], text: str) -> None:
+        if not late and engine.stats()["live_runs"] == 1:
+            for run in range(3):
+                late.append(engine.submit(*endless.prompt(run), noisy(run)))
+                late[-1].add_done_callback(lambda _: ended.append("late"))
+
+    long = engine.submit(*endless.prompt(), noisy(9, 300), submit_others)
+    long.add_done_callback(lambda _: ended.append("long"))
+    wait([long])
+    assert ended == ["late", "late", "late", "long"]
+    for run, future in enumerate(late):
+        same(future.result(), endless.alone(*endless.prompt(run), noisy(run)))
 
 
 def test_close_fails_what_waits_and_what_comes(endless: World) -> None:
     engine = endless.engine(max_batch=1)
-    futures = [engine.submit(*endless.prompt(), LONG) for _ in range(3)]
-    eventually(lambda: engine.stats()["live_runs"] == 1)
-    engine.close()
+    pause = Pause()
+    futures = [engine.submit(*endless.prompt(), LONG, pause) for _ in range(3)]
+    pause.wait_until_it_begins()
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    eventually(lambda: engine._scheduler.inbox._closed)
+    pause.let_go()
+    closing.join()
     for future in futures:
         with pytest.raises(EchoAgentError, match="closed"):
             future.result(120)

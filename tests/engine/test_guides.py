@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from echo_agent.answers import extract_answer, match_choice
+from echo_agent.audio.recording import AudioRef
 from echo_agent.engine import Generation, SamplingParams
 from echo_agent.engine.guides import Guide, Guides, Node
 from echo_agent.engine.sampling import Rows, choose
 from echo_agent.errors import QuestionError
 from echo_agent.families.base import Family
-from echo_agent.recording import AudioRef
 from tests.engine.conftest import World, same, shared_family
 from tests.tiny import KINDS
 
@@ -148,16 +148,16 @@ def test_a_kept_token_is_chosen_and_the_other_rows_are_bit_identical() -> None:
         rows = Rows.of(params, torch.device("cpu"))
         free = choose(scores.clone(), rows, positions, banned)
         kept = {1: (5,), 4: (7, 9, 11), 5: (3, 200)}
-        tokens, logprobs, ties = choose(scores.clone(), rows, positions, banned, kept)
+        chosen_now = choose(scores.clone(), rows, positions, banned, kept)
+        tokens, logprobs, ties, steered = chosen_now
         for row, chosen in enumerate(params):
             if row not in kept:
-                assert all(
-                    torch.equal(a[row], b[row]) for a, b in zip(free, (tokens, logprobs, ties), strict=True)
-                )
+                assert all(torch.equal(a[row], b[row]) for a, b in zip(free, chosen_now, strict=True))
                 continue
             full = (scores[row] / (chosen.temperature or 1.0)).log_softmax(-1)
             assert int(tokens[row]) in kept[row] and not ties[row]
             assert float(logprobs[row]) == pytest.approx(float(full[tokens[row]]), abs=1e-5)
+            assert bool(steered[row]) == (float(full[list(kept[row])].exp().sum()) < 0.5)
             renormalised = full[tokens[row]] - full[list(kept[row])].logsumexp(0)
             assert float(logprobs[row]) < float(renormalised) - 0.1, "not the law among the kept"
 
@@ -167,7 +167,7 @@ def test_ties_are_looked_for_among_the_kept_tokens() -> None:
     scores[:, 7], scores[:, 8] = -30.0, -30.00005
     rows = Rows.of([SamplingParams()] * 2, torch.device("cpu"))
     empty, positions = torch.empty(0, dtype=torch.int64), torch.arange(2)
-    tokens, logprobs, ties = choose(scores, rows, positions, empty, {0: (7, 8), 1: (7, 9)})
+    tokens, logprobs, ties, _ = choose(scores, rows, positions, empty, {0: (7, 8), 1: (7, 9)})
     assert tokens.tolist() == [7, 9] and ties.tolist() == [True, False]
     assert logprobs.isfinite().all()
 
@@ -178,7 +178,7 @@ def test_kept_tokens_follow_the_policys_law() -> None:
     rows = Rows.of([SamplingParams(temperature=0.8, run=run) for run in range(draws)], torch.device("cpu"))
     law = (scores[0, list(kept)] / 0.8).softmax(-1)
     empty, positions = torch.empty(0, dtype=torch.int64), torch.full((draws,), 4)
-    tokens, _, _ = choose(scores, rows, positions, empty, dict.fromkeys(range(draws), kept))
+    tokens, _, _, _ = choose(scores, rows, positions, empty, dict.fromkeys(range(draws), kept))
     shares = torch.bincount(tokens, minlength=20)[list(kept)] / draws
     assert shares.sum() == 1 and torch.allclose(shares, law, atol=5 * 0.5 / draws**0.5)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from echo_agent.engine.prefill import Job, next_batch, plan
-from echo_agent.engine.prefixes import Symbols
+from echo_agent.engine.prefix_cache import Symbols
 
 
 @dataclass(eq=False)

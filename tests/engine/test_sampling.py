@@ -22,7 +22,7 @@ def scores(rows: int, vocabulary: int, spread: float = 2.0, seed: int = 0) -> to
 def pick(
     logits: torch.Tensor, params: list[SamplingParams], positions: list[int], banned: torch.Tensor = NONE
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return choose(logits.clone(), Rows.of(params, CPU), torch.tensor(positions), banned)
+    return choose(logits.clone(), Rows.of(params, CPU), torch.tensor(positions), banned)[:3]
 
 
 def many(
@@ -35,7 +35,7 @@ def many(
         keys=rows.keys.expand(draws, 2),
         top_p=None if rows.top_p is None else rows.top_p.expand(draws, 1),
     )
-    tokens, _, _ = choose(logits.expand(draws, -1).clone(), rows, torch.arange(draws), banned)
+    tokens, _, _, _ = choose(logits.expand(draws, -1).clone(), rows, torch.arange(draws), banned)
     return torch.bincount(tokens, minlength=logits.shape[-1]).double()
 
 

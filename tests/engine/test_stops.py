@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from echo_agent.engine.stops import StopStrings, TextStream
+from echo_agent.engine.stops import StopStrings, TextStream, is_loop
 
 PIECES = [b"<seg>", b"</seg>", b"</", b"seg", b">", b">.", b"a", b" b", b"</answer>\n", b"", b"x</seg>y"]
 BYTES = "é€😀</seg>".encode()
@@ -108,3 +108,25 @@ def test_pieces_put_together_are_the_text() -> None:
         pieces.append(stream.rest())
         assert [token for new, _ in pieces for token in new] == ids
         assert "".join(text for _, text in pieces) == detokenize(ids)
+
+
+@pytest.mark.parametrize(
+    ("ids", "loop"),
+    [
+        ([1, 2] * 4, True),
+        ([9, 9, 7, *[1, 2] * 4], True),
+        ([1, 2] * 4 + [1], True),  # wherever the block is thought to begin
+        ([1, 2] * 3, False),
+        ([1, 2] * 3 + [1], False),
+        ([5] * 8, True),
+        ([5] * 7, False),  # a row of dots, or a number with many zeros
+        ([*range(64)] * 4, True),
+        ([*range(65)] * 4, False),
+        ([1, 2, 3, 1, 2, 4, 1, 2, 3, 1, 2, 4], False),
+        ([1, 2, 3, 1, 2, 4] * 4, True),
+        ([], False),
+        ([1], False),
+    ],
+)
+def test_a_loop_is_a_block_and_three_repeats(ids: list[int], loop: bool) -> None:
+    assert is_loop(ids, 3) == loop

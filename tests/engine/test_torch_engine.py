@@ -7,11 +7,11 @@ import random
 import pytest
 import torch
 
+from echo_agent.audio.recording import Recording
+from echo_agent.audio.references import AudioRef
 from echo_agent.engine import Generation, SamplingParams
 from echo_agent.errors import ContextError, ModelError, PlaceholderError, QuestionError, RecordingTooLongError
-from echo_agent.recording import Recording
-from echo_agent.references import AudioRef
-from tests.engine.conftest import QUESTIONS, World, same
+from tests.engine.conftest import QUESTIONS, World, held, same
 from tests.tiny import sounds, tiny_family
 
 GREEDY = SamplingParams(max_new_tokens=8)
@@ -160,7 +160,7 @@ def test_interleaved_runs_with_many_turns_equal_single_ones(world: World) -> Non
 def test_identical_prompts_are_computed_once(world: World) -> None:
     engine = world.engine()
     ids, audio = world.prompt()
-    with _held(engine, world):
+    with held(engine, world):
         futures = [engine.submit(ids, audio, noisy(run)) for run in range(32)]
     said = [future.result() for future in futures]
     stats = engine.stats()
@@ -175,7 +175,7 @@ def test_identical_prompts_are_computed_once(world: World) -> None:
 def test_questions_about_one_recording_share_it(world: World) -> None:
     engine = world.engine()
     contexts = [world.prompt(q) for q in range(4)]
-    with _held(engine, world):
+    with held(engine, world):
         futures = [engine.submit(*context, GREEDY) for context in contexts]
     said = [future.result() for future in futures]
     heard = world.family.audio_tokens(world.whole)
@@ -187,7 +187,7 @@ def test_questions_about_one_recording_share_it(world: World) -> None:
 def test_missing_crops_are_encoded_as_one_batch(world: World) -> None:
     engine = world.engine()
     crops = [world.whole.span(start, start + 1) for start in (0.0, 0.5, 1.0, 1.5, 1.5)]
-    with _held(engine, world):
+    with held(engine, world):
         futures = [engine.submit(*world.prompt(0, crop), GREEDY) for crop in crops]
     for future in futures:
         future.result()
@@ -202,29 +202,6 @@ def test_a_token_budget_cuts_contexts_without_changing_them(world: World) -> Non
     for context, future in zip(contexts, futures, strict=True):
         same(future.result(), world.alone(*context, noisy()))
     assert engine.stats()["prefill_batches"] >= engine.stats()["prefilled_tokens"] / 17
-
-
-class _held:
-    """Keeps the engine's thread busy in a callback, so that what is submitted meanwhile is let in together."""
-
-    def __init__(self, engine: object, world: World) -> None:
-        import threading
-
-        self._engine, self._world = engine, world
-        self._inside, self._release = threading.Event(), threading.Event()
-
-    def __enter__(self) -> None:
-        def hold(ids: list[int], text: str) -> None:
-            self._inside.set()
-            self._release.wait(120)
-
-        prompt = self._world.prompt("?", self._world.whole.span(0.0, 0.3))
-        self._future = self._engine.submit(*prompt, SamplingParams(max_new_tokens=1), hold)  # pyright: ignore[reportAttributeAccessIssue]
-        assert self._inside.wait(120)
-
-    def __exit__(self, *exc: object) -> None:
-        self._release.set()
-        self._future.result()
 
 
 # --- sampling -------------------------------------------------------------------------------------------------------
@@ -434,7 +411,7 @@ def test_the_live_batch_keeps_to_its_memory(qwen: World) -> None:
     said = []
     for engine in (roomy, tight):
         engine.generate(ids, audio, GREEDY)  # from now on it knows what a token takes
-        with _held(engine, qwen):
+        with held(engine, qwen):
             futures = [engine.submit(ids, audio, noisy(run)) for run in range(4)]
         said.append([future.result() for future in futures])
     for first, second in zip(*said, strict=True):

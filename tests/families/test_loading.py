@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3ForConditionalGeneration,
+    GraniteSpeechConfig,
+    GraniteSpeechForConditionalGeneration,
+    MusicFlamingoConfig,
+    MusicFlamingoForConditionalGeneration,
+    Phi4MultimodalConfig,
+    Phi4MultimodalForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
+    Qwen3OmniMoeThinkerConfig,
+    Qwen3OmniMoeThinkerForConditionalGeneration,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
 )
 
+from echo_agent.audio.recording import Recording
 from echo_agent.errors import ModelError
 from echo_agent.families.base import Family
 from echo_agent.families.loading import EMBEDDED, KnownModel, known_models, load_family, resolve_device
-from echo_agent.recording import Recording
 from tests.tiny import (
     KINDS,
     QWEN_KINDS,
@@ -102,17 +117,153 @@ def test_a_checkpoint_with_weights_missing_is_refused(checkpoint: Path) -> None:
         load_family(str(checkpoint))
 
 
+def edited(folder: Path, file: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a JSON file of a checkpoint."""
+    data = json.loads((folder / file).read_text(encoding="utf-8"))
+    change(data)
+    (folder / file).write_text(json.dumps(data), encoding="utf-8")
+
+
+def reweighed(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the weights of a checkpoint."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut(folder: Path, file: str) -> None:
+    data = (folder / file).read_bytes()
+    (folder / file).write_bytes(data[: len(data) // 2])
+
+
+def some(weights: dict[str, torch.Tensor], part: str) -> str:
+    return next(key for key in weights if part in key)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "config is a list": (lambda c: (c / "config.json").write_text("[1]"), "config.json holds no JSON object"),
+    "config is null": (lambda c: (c / "config.json").write_text("null"), "config.json holds no JSON object"),
+    "config is cut": (lambda c: cut(c, "config.json"), "config.json"),
+    "a type that is no name": (
+        lambda c: edited(c, "config.json", lambda d: d.update(model_type=["x"])),
+        r"model_type in its config.json is \['x'\]",
+    ),
+    "the decoder's settings are lost": (
+        lambda c: edited(c, "config.json", lambda d: d.pop("text_config")),
+        "config.json describes a model of [0-9,]+ weights, but its files hold",
+    ),
+    "absurdly many layers": (
+        lambda c: edited(c, "config.json", lambda d: d["text_config"].update(num_hidden_layers=10**9)),
+        "num_hidden_layers in its config.json is 1000000000",
+    ),
+    "a size in words": (
+        lambda c: edited(c, "config.json", lambda d: d["text_config"].update(hidden_size="big")),
+        "hidden_size in its config.json is 'big'",
+    ),
+    "a depth that is negative": (
+        lambda c: edited(c, "config.json", lambda d: d.update(anything={"num_blocks": -1})),
+        "num_blocks in its config.json is -1: a number up to 1000",
+    ),
+    "a size that is absurd": (
+        lambda c: edited(c, "config.json", lambda d: d.update(anything={"ffn_dim": 1e300})),
+        r"ffn_dim in its config.json is 1e\+300: a number up to 10000000",
+    ),
+    "config is nested too deeply": (
+        lambda c: (c / "config.json").write_text('{"a":' * 100_000),
+        "cannot be loaded: .*recursion",
+    ),
+    "weights are whole numbers": (
+        lambda c: reweighed(c, lambda w: w.update({some(w, "conv1.bias"): torch.ones(32, dtype=torch.int8)})),
+        "model.safetensors holds 1 weights as whole numbers, among them .*conv1.bias",
+    ),
+    "another width": (
+        lambda c: edited(c, "config.json", lambda d: d["text_config"].update(intermediate_size=24)),
+        r"the weight \S+ is \[.*\] in the checkpoint, but \[.*\] by its config.json",
+    ),
+    "a layer less in the config": (
+        lambda c: edited(
+            c, "config.json", lambda d: d["text_config"].update(num_hidden_layers=1, layer_types=None)
+        ),
+        r"holds \d+ weights that the model of its config.json does not have, among them \S*layers.1",
+    ),
+    "another audio token": (
+        lambda c: edited(c, "config.json", lambda d: d.update(audio_token_id=1)),
+        "token",
+    ),
+    "tokenizer is cut": (lambda c: cut(c, "tokenizer.json"), "tokenizer.* is damaged"),
+    "tokenizer is empty": (lambda c: (c / "tokenizer.json").write_text("{}"), "tokenizer.* is damaged"),
+    "a weight is missing": (
+        lambda c: reweighed(c, lambda w: w.pop(some(w, "conv1.bias"))),
+        "lacks 1 weights, among them .*conv1.bias",
+    ),
+    "a weight is too much": (
+        lambda c: reweighed(c, lambda w: w.update({"model.extra.weight": torch.zeros(3)})),
+        "holds 1 weights that the model .*extra.weight",
+    ),
+    "a weight of another size": (
+        lambda c: reweighed(c, lambda w: w.update({some(w, "conv1.bias"): torch.zeros(3)})),
+        r"conv1.bias is \[3\] in the checkpoint",
+    ),
+    "weights are cut": (lambda c: cut(c, "model.safetensors"), "model.safetensors is damaged"),
+    "weights are empty": (
+        lambda c: (c / "model.safetensors").write_bytes(b""),
+        "model.safetensors is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_model_folder_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    tiny_family(kind).save(whole)
+    for name, (damage, message) in DAMAGE.items():
+        folder = tmp_path / name
+        shutil.copytree(whole, folder)
+        damage(folder)
+        with pytest.raises(ModelError, match=message) as caught:
+            load_family(str(folder), "cpu")
+        assert str(folder) in str(caught.value), name
+
+
+def test_an_extractor_of_another_model_is_refused(checkpoint: Path) -> None:
+    edited(checkpoint, "preprocessor_config.json", lambda d: d.update(feature_size=17))
+    with pytest.raises(ModelError, match="preprocessor_config.json has 17 mel bins"):
+        load_family(str(checkpoint))
+
+
+def test_an_address_is_no_model() -> None:
+    with pytest.raises(ModelError, match="is an address.*--server URL.*openai:NAME@URL"):
+        load_family("http://localhost:8000/v1")
+
+
 def test_a_damaged_checkpoint_is_refused(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_family(str(checkpoint))
 
 
-def test_pickled_weights_are_refused(checkpoint: Path) -> None:
-    torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model.bin")
-    (checkpoint / "model.safetensors").unlink()
+@pytest.mark.parametrize("kind", KINDS)
+def test_pickled_weights_are_refused(kind: str, tmp_path: Path) -> None:
+    tiny_family(kind).save(tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="safetensors"):
-        load_family(str(checkpoint))
+        load_family(str(tmp_path))
+
+
+@pytest.mark.parametrize("names", ["ab", "abc", "abb"])
+def test_adapters_that_stand_on_each_other_in_a_circle(names: str, tmp_path: Path) -> None:
+    """The last of them stands on the one before it, or on the first."""
+    chain = [tmp_path / f"{name}{place}" for place, name in enumerate(names)]
+    bases = [*chain[1:], chain[1] if names == "abb" else chain[0]]
+    for folder, base in zip(chain, bases, strict=True):
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": f"../{base.name}"})
+        )
+    with pytest.raises(ModelError, match=r"a0 come to no model: .* in a circle \(a0 -> b1 -> ") as caught:
+        load_family(str(chain[0]))
+    assert "\n" not in str(caught.value)
 
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(checkpoint: Path) -> None:
@@ -126,7 +277,8 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(checkpoint: Path) -> None:
     config["model_type"] = "evil"
     (checkpoint / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        ModelError, match="is a model of type evil .*knows echo_nano, qwen2_audio and qwen2_5_omni"
+        ModelError,
+        match="is a model of type evil .* none that echo-agent knows as one that hears: echo_nano, echo_small, ",
     ):
         load_family(str(checkpoint))
     assert not (checkpoint / "ran").exists()
@@ -137,7 +289,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(checkpoint: Path) -> None:
     [
         ("echo-nan", "no model 'echo-nan'; did you mean echo-nano"),
         ("qwen2.5-omni-7b", "did you mean Qwen/Qwen2.5-Omni-7B"),
-        ("zzz", "known are echo-nano, Qwen/"),
+        ("zzz", "known are echo-nano, "),
         ("./nowhere", "no folder ./nowhere"),
         ("a/b/c", "no folder a/b/c"),
         ("", "no model ''"),
@@ -218,6 +370,84 @@ PUBLISHED: dict[str, tuple[type[PreTrainedModel], PreTrainedConfig]] = {
         ),
     ),
 }
+QWEN25_7B = {
+    "model_type": "qwen2",
+    "vocab_size": 151672,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+}
+FLAMINGO = {"audio_config": {"model_type": "audioflamingo3_encoder"}, "text_config": QWEN25_7B}
+MUSIC_FLAMINGO = (MusicFlamingoForConditionalGeneration, MusicFlamingoConfig(**FLAMINGO))
+THINKER3 = (
+    Qwen3OmniMoeThinkerForConditionalGeneration,
+    Qwen3OmniMoeThinkerConfig(
+        audio_config={"output_dim": 2048},
+        vision_config={"out_hidden_size": 2048},
+        text_config={
+            "vocab_size": 152064,
+            "hidden_size": 2048,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "moe_intermediate_size": 768,
+            "num_experts": 128,
+        },
+    ),
+)
+MISTRAL_SMALL = {
+    "model_type": "llama",
+    "hidden_size": 5120,
+    "intermediate_size": 32768,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
+GRANITE = GraniteSpeechConfig(
+    encoder_config={"num_layers": 16, "output_dim": 348},
+    projector_config={
+        "model_type": "blip_2_qformer",
+        "hidden_size": 1024,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "encoder_hidden_size": 1024,
+        "cross_attention_frequency": 1,
+    },
+    text_config={
+        "model_type": "granite",
+        "vocab_size": 49160,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+)
+PUBLISHED |= {
+    "Qwen/Qwen3-Omni-30B-A3B-Instruct": THINKER3,
+    "mcshao/LAT-Audio": THINKER3,
+    "nvidia/audio-flamingo-3-hf": (
+        AudioFlamingo3ForConditionalGeneration,
+        AudioFlamingo3Config(**FLAMINGO),
+    ),
+    "nvidia/music-flamingo-2601-hf": MUSIC_FLAMINGO,
+    "nvidia/audio-flamingo-next-hf": MUSIC_FLAMINGO,
+    "ibm-granite/granite-speech-3.3-2b": (GraniteSpeechForConditionalGeneration, GRANITE),
+    "microsoft/Phi-4-multimodal-instruct": (
+        Phi4MultimodalForCausalLM,
+        Phi4MultimodalConfig(tie_word_embeddings=True),
+    ),
+    "mistralai/Voxtral-Mini-3B-2507": (VoxtralForConditionalGeneration, VoxtralConfig(audio_token_id=24)),
+    "mistralai/Voxtral-Small-24B-2507": (
+        VoxtralForConditionalGeneration,
+        VoxtralConfig(audio_token_id=24, text_config=MISTRAL_SMALL),
+    ),
+}
 """Sizes as published; nothing is loaded."""
 
 
@@ -230,7 +460,7 @@ def test_what_a_model_needs_follows_from_its_sizes(known: KnownModel) -> None:
         model = model_class(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == known.parameters
     text = config.get_text_config()
-    head = text.hidden_size // text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     assert 2 * text.num_hidden_layers * text.num_key_value_heads * head == known.cache_values
     assert known.memory("float32") == pytest.approx(2 * known.memory("bfloat16"))
     assert known.memory("bfloat16", tokens=0) == pytest.approx(known.parameters * 2e-9)

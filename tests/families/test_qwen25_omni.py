@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from echo_agent.audio.recording import Recording
 from echo_agent.errors import PlaceholderError, RecordingTooLongError
 from echo_agent.families.base import Family
-from echo_agent.recording import Recording
 from tests.tiny import sounds, tiny_family, tiny_processor
 
 KIND = "qwen2.5-omni"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from echo_agent.audio.recording import Recording, Transform
 from echo_agent.errors import ModelError, RecordingTooLongError
 from echo_agent.families.base import Family, Piece
 from echo_agent.families.chatml import audio_token_count
 from echo_agent.families.qwen2_audio import Qwen2AudioFamily
-from echo_agent.recording import Recording, Transform
 from tests.tiny import sounds, tiny_extractor, tiny_family, tiny_processor, tiny_tokenizer
 
 KIND = "qwen2-audio"

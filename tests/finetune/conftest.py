@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from echo_agent.finetune import tiles
-from echo_agent.finetune.lessons import Teacher, with_branch
-from echo_agent.finetune.tiles import Tile
+from echo_agent.finetune.nano import tiles
+from echo_agent.finetune.nano.lessons import Teacher, with_branch
+from echo_agent.finetune.nano.tiles import Tile
 from echo_agent.nano.modeling import NanoForConditionalGeneration
 from echo_agent.nano.processing import load_tokenizer
 from echo_agent.nano.weights import WEIGHTS
-from tests.finetune.small import make_bank
+from tests.finetune.small_bank import make_bank
 from tests.finetune.small_dataset import write_small_dataset
 from tests.tiny import tiny_family
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import soundfile
@@ -21,7 +22,9 @@ REASONINGS = (
 )
 
 
-def write_small_dataset(folder: Path, recordings: int = 3, questions: int = 8) -> Path:
+def write_small_dataset(
+    folder: Path, recordings: int = 3, questions: int = 8, reasonings: Sequence[str] = REASONINGS
+) -> Path:
     """``questions`` samples to train on and four to validate, all with reasoning, on ``recordings`` recordings."""
     records: list[Record] = []
     splits: dict[str, list[Sample]] = {"train": [], "validation": []}
@@ -44,11 +47,11 @@ def write_small_dataset(folder: Path, recordings: int = 3, questions: int = 8) -
                 choices=("a dog", "a cat"),
                 answer="a dog" if number % 3 else "a cat",
                 gold_spans=((2.5, 3.5),),
-                family="what",
+                category="what",
                 record=record.id,
                 split=split,
                 use="sft",
-                reasoning=REASONINGS[number % len(REASONINGS)],
+                reasoning=reasonings[number % len(reasonings)],
             )
         )
     about = About(name="small", description="For tests.", command="tests", seed=0)

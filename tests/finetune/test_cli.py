@@ -11,14 +11,17 @@ import pytest
 import yaml
 
 from echo_agent.cli import DEBUG, main
+from echo_agent.errors import DataError
+from echo_agent.finetune.cli import MOST_SHARDS
 from echo_agent.finetune.config import parse_recipe, read_recipe, recipe_names
-from echo_agent.finetune.data import testset
-from echo_agent.finetune.data.bank import MANIFEST
-from echo_agent.finetune.data.packages import PACKAGES, RESERVED
-from echo_agent.finetune.nano import VAL_SHARDS, NanoRecipe
-from tests.finetune.small import write_bank
+from echo_agent.finetune.data.bank.bank import build_bank
+from echo_agent.finetune.data.bank.manifest import MANIFEST
+from echo_agent.finetune.data.bank.packages import PACKAGES, RESERVED, fetch
+from echo_agent.finetune.nano import testset
+from echo_agent.finetune.nano.train import VAL_SHARDS, NanoRecipe
+from tests.finetune.small_bank import write_bank
 
-VERBS = ("fetch", "bank", "testset", "nano")
+VERBS = ("testset", "nano")
 ALL = ("sound", "note", "background", "digit", "word")
 Result = tuple[int, str, str]
 Run = Callable[..., Result]
@@ -64,7 +67,7 @@ def test_help_of_each_verb(run: Run, verb: str) -> None:
     code, out, err = run(verb, "--help")
     assert (code, err) == (0, "")
     assert f"Usage: echo-agent finetune {verb}" in out
-    for argument in {"fetch": ("DEBS",), "bank": ("DEBS", "OUT")}.get(verb, ("BANK", "OUT", "--seed")):
+    for argument in ("BANK", "OUT", "--seed"):
         assert argument in out
 
 
@@ -80,20 +83,20 @@ def test_an_unknown_verb(run: Run) -> None:
 # --- fetch --------------------------------------------------------------------------------------------------------
 
 
-def test_fetch_leaves_alone_what_is_there(run: Run, debs: Path) -> None:
+def test_fetch_leaves_alone_what_is_there(debs: Path) -> None:
     before = sorted(debs.iterdir())
-    assert run("fetch", debs) == (0, "", "")
+    fetch(debs)
     assert sorted(debs.iterdir()) == before
 
 
-def test_fetch_beside_a_reserved_package(run: Run, debs: Path) -> None:
+def test_fetch_beside_a_reserved_package(run: Run, debs: Path, tmp_path: Path) -> None:
     (debs / sorted(RESERVED)[0]).mkdir()
-    refused(run("fetch", debs), "reserved")
+    refused(run("data", "bank", "--free", debs, tmp_path / "out"), "reserved")
 
 
 def test_fetch_where_there_is_no_apt(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    refused(run("fetch", tmp_path / "debs"), "apt-get")
+    refused(run("data", "bank", "--free", tmp_path / "debs", tmp_path / "out"), "apt-get")
 
 
 def test_fetch_when_apt_fails(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,26 +104,28 @@ def test_fetch_when_apt_fails(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     apt.write_text("#!/bin/sh\nexit 100\n")
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    refused(run("fetch", tmp_path / "debs"), "exit code 100")
+    refused(run("data", "bank", "--free", tmp_path / "debs", tmp_path / "out"), "exit code 100")
 
 
 def test_fetch_into_a_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    refused(run("fetch", tmp_path / "file"), "is a file")
+    refused(run("data", "bank", "--free", tmp_path / "file", tmp_path / "out"), "is a file")
 
 
 # --- bank ---------------------------------------------------------------------------------------------------------
 
 
-def test_bank_without_packages(run: Run, tmp_path: Path) -> None:
-    refused(run("bank", tmp_path / "nowhere", tmp_path / "out"), "fetch them first")
+def test_bank_without_packages(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fetch them first"):
+        build_bank(tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_bank_where_there_is_one(run: Run, debs: Path, tmp_path: Path) -> None:
+def test_bank_where_there_is_one(run: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / MANIFEST).write_bytes(b"a manifest")
-    refused(run("bank", debs, tmp_path / "out"), "already holds a bank")
+    refused(run("data", "bank", "--free", tmp_path / "debs", tmp_path / "out"), "already holds a bank")
+    assert not (tmp_path / "debs").exists(), "nothing was fetched for it"
     assert (tmp_path / "out" / MANIFEST).read_bytes() == b"a manifest"
 
 
@@ -128,7 +133,7 @@ def test_bank_where_there_is_one(run: Run, debs: Path, tmp_path: Path) -> None:
 
 
 def test_testset_without_a_bank(run: Run, tmp_path: Path) -> None:
-    refused(run("testset", tmp_path / "nowhere", tmp_path / "out"), "echo-agent finetune bank")
+    refused(run("testset", tmp_path / "nowhere", tmp_path / "out"), "echo-agent finetune data bank")
     assert not (tmp_path / "out").exists()
 
 
@@ -165,7 +170,7 @@ def test_testset(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_nano_without_a_bank(run: Run, tmp_path: Path) -> None:
-    refused(run("nano", tmp_path / "nowhere", tmp_path / "out"), "echo-agent finetune bank")
+    refused(run("nano", tmp_path / "nowhere", tmp_path / "out"), "echo-agent finetune data bank")
     assert not (tmp_path / "out").exists()
 
 
@@ -176,6 +181,7 @@ def test_nano_into_a_file(run: Run, tmp_path: Path) -> None:
 
 def test_nano_with_a_damaged_shard(run: Run, tmp_path: Path) -> None:
     tiles = tmp_path / "run" / "tiles"
+    assert MOST_SHARDS == VAL_SHARDS - 1
     for split, first, count in (("train", 0, 1), ("val", VAL_SHARDS, NanoRecipe.val_shards)):
         (tiles / split).mkdir(parents=True)
         for number in range(first, first + count):

@@ -75,10 +75,10 @@ def test_every_recipe_that_ships_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_that_is_written_reads_back_equal(name: str, tmp_path: Path) -> None:
-    recipe = read_recipe(name, ["data.families=[order, count]", "data.longest=12.5", "seed=7"])
+    recipe = read_recipe(name, ["data.categories=[order, count]", "data.longest=12.5", "seed=7"])
     write_recipe(recipe, tmp_path / "recipe.yaml")
     again = read_recipe(tmp_path / "recipe.yaml")
-    assert again == recipe and again.data.families == ("order", "count")
+    assert again == recipe and again.data.categories == ("order", "count")
     assert read_recipe(tmp_path / "recipe.yaml", ["seed=8"]) != recipe
 
 
@@ -92,9 +92,9 @@ def test_the_papers_control_differs_from_its_twin_in_its_listens_only() -> None:
 
 def test_overrides_take_the_place_of_values() -> None:
     recipe = read_recipe(
-        "omni-7b-sft", ["optimiser.steps=100", "lora=null", "model.dtype=auto", "data.families=[order]"]
+        "omni-7b-sft", ["optimiser.steps=100", "lora=null", "model.dtype=auto", "data.categories=[order]"]
     )
-    assert (recipe.optimiser.steps, recipe.lora, recipe.data.families) == (100, None, ("order",))
+    assert (recipe.optimiser.steps, recipe.lora, recipe.data.categories) == (100, None, ("order",))
     assert recipe.optimiser.batch == read_recipe("omni-7b-sft").optimiser.batch  # what stands beside it stays
     last = read_recipe("nano-sft", ["seed=1", "seed=2"])
     assert last.seed == 2
@@ -112,7 +112,7 @@ def test_overrides_make_the_keys_that_are_not_there_yet() -> None:
 def test_small_numbers_are_read_however_they_are_written() -> None:
     """For YAML 1.1 ``1e-4`` is a text."""
     assert isinstance(yaml.safe_load("1e-4"), str)
-    assert read_recipe("nano-sft", ["optimiser.rate=1e-4"]).optimiser.rate == 1e-4
+    assert read_recipe("nano-sft", ["optimiser.learning_rate=1e-4"]).optimiser.learning_rate == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,10 @@ def test_unknown_keys_and_kinds_are_named(data: dict[str, Any], words: tuple[str
 
 
 def test_several_faults_are_named_at_once() -> None:
-    data = changed(SFT, optimiser__steps=0, optimiser__rate=-1, seed=-1, listens="loud", watch__keep=0)
-    refused(data, "optimiser.steps: ", "optimiser.rate: ", "seed: ", "listens: ", "watch.keep: ")
+    data = changed(
+        SFT, optimiser__steps=0, optimiser__learning_rate=-1, seed=-1, listens="loud", watch__keep=0
+    )
+    refused(data, "optimiser.steps: ", "optimiser.learning_rate: ", "seed: ", "listens: ", "watch.keep: ")
 
 
 @pytest.mark.parametrize(
@@ -240,9 +242,13 @@ def _floats(model: type[BaseModel], at: str = "") -> list[str]:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_every_number_is_a_number_and_not_negative(value: float) -> None:
     paths = _floats(RLRecipe)
-    assert {"optimiser__rate", "data__longest", "loss__clip_high", "rewards__price", "lora__dropout"} <= set(
-        paths
-    )
+    assert {
+        "optimiser__learning_rate",
+        "data__longest",
+        "loss__clip_high",
+        "rewards__price",
+        "lora__dropout",
+    } <= set(paths)
     for path in paths:
         refused(changed(RL, **{path: value}), path.replace("__", "."))
 
@@ -311,3 +317,15 @@ def test_a_file_of_ones_own_is_read_with_overrides(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(SFT))
     assert read_recipe(path) == parse_recipe(SFT, "mine.yaml")
     assert read_recipe(str(path), ["optimiser.steps=3"]).optimiser.steps == 3
+
+
+def test_keys_of_older_recipes_are_read(tmp_path: Path) -> None:
+    written = tmp_path / "old.yaml"
+    text = yaml.safe_dump(
+        SFT | {"optimiser": SFT["optimiser"] | {"rate": 3e-4}, "data": {"families": ["order"]}}
+    )
+    written.write_text(text)
+    recipe = read_recipe(written)
+    assert (recipe.optimiser.learning_rate, recipe.data.categories) == (3e-4, ("order",))
+    assert read_recipe(written, ["optimiser.learning_rate=1e-3"]).optimiser.learning_rate == 1e-3
+    assert read_recipe(written, ["optimiser.rate=1e-3"]).optimiser.learning_rate == 1e-3

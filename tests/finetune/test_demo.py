@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from echo_agent.errors import DataError
+from echo_agent.finetune.callbacks import read_log
 from echo_agent.finetune.data.dataset import read_samples
 from echo_agent.finetune.demo import (
     KINDS,
@@ -18,7 +20,7 @@ from echo_agent.finetune.demo import (
     make_recording,
     run_demo,
 )
-from echo_agent.finetune.watch import read_log
+from tests.test_disk import small_files
 
 
 def test_the_data_holds_what_it_asks(tmp_path: Path) -> None:
@@ -35,6 +37,14 @@ def test_the_data_holds_what_it_asks(tmp_path: Path) -> None:
         assert start < second < end and set(sample.choices or ()) == set(KINDS)
 
 
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    with (
+        small_files(2000),
+        pytest.raises(DataError, match=r"^cannot write .*0000\.flac: File too large; what is done"),
+    ):
+        make_dataset(tmp_path / "data", DemoSize(recordings=1, test_recordings=1))
+
+
 def test_a_recording_has_one_sound_per_slot() -> None:
     rng = np.random.default_rng(0)
     kinds = [KINDS[i % len(KINDS)] for i in range(SLOTS)]
@@ -49,7 +59,7 @@ def test_a_recording_has_one_sound_per_slot() -> None:
 
 @pytest.mark.slow
 def test_rl_learns_what_only_listening_again_can_tell(tmp_path: Path) -> None:
-    """From an SFT start that listens half of the time; rewarded is nothing but a right answer."""
+    """From an SFT start that listens half of the time; only a right answer is rewarded."""
     size = DemoSize(recordings=160, test_recordings=25, sft_steps=240, rl_steps=20)
     model = run_demo(tmp_path / "demo", size, report=lambda _: None)
     assert (model / "config.json").exists() and (tmp_path / "demo/demo.png").stat().st_size > 10_000

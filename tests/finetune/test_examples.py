@@ -11,24 +11,24 @@ import numpy as np
 import pytest
 import soundfile
 
+from echo_agent.audio.recording import AudioRef
 from echo_agent.dialects import Dialect, dialect_named
 from echo_agent.errors import DataError
 from echo_agent.families.base import Family
-from echo_agent.finetune.collate import Example
-from echo_agent.finetune.config import DataPart
+from echo_agent.finetune.batching import Example
+from echo_agent.finetune.config import DataConfig
 from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.dataset import write_dataset
 from echo_agent.finetune.data.records import Record, Sample
-from echo_agent.finetune.data.trajectories import to_trajectory
 from echo_agent.finetune.examples import choose_samples, make_examples, open_recordings
-from echo_agent.recording import AudioRef
+from echo_agent.finetune.trajectories import to_trajectory
 from echo_agent.stores import RecordingStore
 from tests.tiny import tiny_family
 
 ABOUT = About(name="Bells", description="Questions about bells.", command="make", seed=3)
 INLINE = dialect_named("inline")
 REASONING = "It rings <seg>0, 1</seg> and stops."
-EVERYTHING = DataPart()
+EVERYTHING = DataConfig()
 
 
 def sample(number: int, audio: str = "", **fields: Any) -> Sample:
@@ -75,7 +75,7 @@ def ids(samples: Sequence[Sample]) -> list[str]:
 def chosen(dataset: Path, split: str = "train", **fields: Any) -> list[str]:
     limit, seed = fields.pop("limit", None), fields.pop("seed", 0)
     reasoned = fields.pop("reasoned", True)
-    part = DataPart(**fields)
+    part = DataConfig(**fields)
     return ids(choose_samples(dataset, split, part, seed=seed, reasoned=reasoned, limit=limit))
 
 
@@ -97,14 +97,14 @@ def test_all_samples_of_a_split_are_chosen_in_order(twelve: Path) -> None:
     assert chosen(twelve, "validation", reasoned=False) == ["s20", "s21"]
 
 
-def test_families_and_lengths_are_chosen(tmp_path: Path) -> None:
+def test_categories_and_lengths_are_chosen(tmp_path: Path) -> None:
     rows = [sample(1), sample(2), sample(3, duration=9.0), sample(4, duration=None), sample(5, reasoning=" ")]
     dataset = write(tmp_path / "set", rows)
     assert chosen(dataset) == ["s1", "s2", "s3", "s4"]
     assert chosen(dataset, reasoned=False) == ["s1", "s2", "s3", "s4", "s5"]
-    assert chosen(dataset, families=("order",)) == ["s1", "s3"]
+    assert chosen(dataset, categories=("order",)) == ["s1", "s3"]
     assert chosen(dataset, longest=2.0) == ["s1", "s2", "s4"]  # what is not known is opened
-    assert chosen(dataset, families=("order",), longest=2.0) == ["s1"]
+    assert chosen(dataset, categories=("order",), longest=2.0) == ["s1"]
 
 
 def test_a_draw_is_a_function_of_the_seed(twelve: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_draw_is_a_function_of_the_seed(twelve: Path) -> None:
 
 
 def test_a_draw_is_among_what_was_chosen(twelve: Path) -> None:
-    assert set(chosen(twelve, families=("count",), limit=3)) < {f"s{n}" for n in range(0, 12, 2)}
+    assert set(chosen(twelve, categories=("count",), limit=3)) < {f"s{n}" for n in range(0, 12, 2)}
     for limit in (12, 13, None):
         assert len(chosen(twelve, limit=limit)) == 12
     assert set(chosen(twelve, limit=3, seed=1)) < set(
@@ -126,11 +126,11 @@ def test_a_draw_is_among_what_was_chosen(twelve: Path) -> None:
     )  # a smaller draw is part of it
 
 
-def test_unknown_families_are_named_with_the_known_ones(twelve: Path) -> None:
+def test_unknown_categories_are_named_with_the_known_ones(twelve: Path) -> None:
     with pytest.raises(
-        DataError, match=r"data\.families: .* has no loud, often in 'train'; there are count, order$"
+        DataError, match=r"data\.categories: .* has no loud, often in 'train'; there are count, order$"
     ):
-        chosen(twelve, families=("order", "often", "loud"))
+        chosen(twelve, categories=("order", "often", "loud"))
 
 
 def test_an_unknown_split_is_named_with_the_known_ones(twelve: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_splits_of_which_nothing_is_left_are_named(twelve: Path) -> None:
         chosen(twelve, "validation")
     for reasoned in (True, False):
         with pytest.raises(
-            DataError, match=r"of the 12 .* none are left by data\.families and data\.longest"
+            DataError, match=r"of the 12 .* none are left by data\.categories and data\.longest"
         ):
             chosen(twelve, longest=1.0, reasoned=reasoned)
 
@@ -185,6 +185,17 @@ def test_damaged_recordings_are_named_beside_missing_ones(tmp_path: Path, family
     with pytest.raises(DataError, match="2 of 4 recordings") as error:
         opened(dataset, family)
     assert_listed(error.value, ["audio/r1.flac", "audio/r3.flac"])
+
+
+def test_a_recording_that_is_cut_off_is_named(tmp_path: Path, family: Family) -> None:
+    dataset = write(tmp_path / "set", [sample(n) for n in range(3)])
+    path = dataset / "audio" / "r1.flac"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(
+        DataError, match=r"(?s)1 of 3 recordings .*s long, but its rows say 2.00 s; it is cut off: "
+    ):
+        opened(dataset, family)
 
 
 def test_recordings_that_are_too_long_are_left_out_and_counted(tmp_path: Path, family: Family) -> None:

@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from echo_agent.finetune.data.questions import DIGITS
-from echo_agent.finetune.lessons import Teacher
+from echo_agent.finetune.data.vocabulary import DIGITS
+from echo_agent.finetune.nano.lessons import Teacher
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_the_best_path_is_read(gate: ModuleType) -> None:
 
 
 def test_the_probe_reads_what_is_there(gate: ModuleType) -> None:
-    """Three words in two tokens, each with a direction of its own in noise; then nothing but noise."""
+    """Three words in two tokens, each with a direction of its own in noise; then only noise."""
     torch.manual_seed(1)
     directions = torch.randn(2, 3, 4, 24)
 

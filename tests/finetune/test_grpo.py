@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from trl import GRPOTrainer
 
 from echo_agent import EchoAgent
 from echo_agent.errors import DataError, PlaceholderError
 from echo_agent.families.loading import load_family
-from echo_agent.finetune import grpo, hearing
+from echo_agent.finetune import audio_inputs, grpo
+from echo_agent.finetune.audio_inputs import AudioInput
+from echo_agent.finetune.callbacks import read_log
 from echo_agent.finetune.config import RLRecipe
-from echo_agent.finetune.hearing import Heard
 from echo_agent.finetune.rl import train_rl
-from echo_agent.finetune.watch import read_log
 from tests.finetune.small_dataset import saved, write_small_dataset
 from tests.finetune.training import apart, weights
 from tests.finetune.training import rl_recipe as recipe
@@ -69,8 +70,8 @@ def test_the_trainer_scores_what_the_engine_sampled(
 def test_twin_with_crops_silenced_is_apart(
     kind: str, dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def deaf(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[Heard]]:
-        heard = iter(self._listen([ref for row in rows for ref in row]))
+    def deaf(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[AudioInput]]:
+        heard = iter(self._load_audio([ref for row in rows for ref in row]))
         return [[_silenced(next(heard)) for _ in row] for row in rows]
 
     monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_heard", deaf)
@@ -78,16 +79,18 @@ def test_twin_with_crops_silenced_is_apart(
     assert row["sampling/logp_gap_max"] > 10 * SAME
 
 
-def _silenced(heard: Heard) -> Heard:
+def _silenced(heard: AudioInput) -> AudioInput:
     assert heard.features is not None
-    return Heard(heard.ref, {k: v * 0 if v.is_floating_point() else v for k, v in heard.features.items()})
+    return AudioInput(
+        heard.ref, {k: v * 0 if v.is_floating_point() else v for k, v in heard.features.items()}
+    )
 
 
 def test_twin_with_a_crop_left_out_is_refused(
     dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def first_only(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[Heard]]:
-        return [self._listen(row[:1]) for row in rows]
+    def first_only(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[AudioInput]]:
+        return [self._load_audio(row[:1]) for row in rows]
 
     monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_heard", first_only)
     with pytest.raises(PlaceholderError, match=r"\d+ audio placeholders.*give \d+"):
@@ -99,7 +102,7 @@ def test_twin_with_positions_off_by_one_after_the_padding_is_apart(
     kind: str, dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions that count padding and change half way: a constant shift alone would not show in rotary models."""
-    hear = hearing.Hearing._hear
+    hear = audio_inputs.AudioHook._hear
 
     def shifted(self: Any, module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         found = hear(self, module, args, kwargs)
@@ -109,7 +112,7 @@ def test_twin_with_positions_off_by_one_after_the_padding_is_apart(
             found[1]["position_ids"] = positions
         return found
 
-    monkeypatch.setattr(hearing.Hearing, "_hear", shifted)
+    monkeypatch.setattr(audio_inputs.AudioHook, "_hear", shifted)
     (row,) = run(recipe(policies[kind]), dataset, tmp_path / "run")
     assert row["sampling/logp_gap_max"] > 10 * SAME
 
@@ -120,12 +123,12 @@ def test_twin_with_positions_off_by_one_after_the_padding_is_apart(
 def test_batch_and_accumulation_give_the_same(
     dataset: Path, policies: dict[str, str], tmp_path: Path
 ) -> None:
-    """The rollouts, and what is practised beside, are a function of the seed, so both are of the same ones."""
+    """The rollouts, and what is rehearsed, are a function of the seed, so both are of the same ones."""
     found = {}
     for name, sizes in {
         "whole": {},
         "single": {"batch": 1, "accumulation": 8},
-        "twin": {"rate": 2e-3},
+        "twin": {"learning_rate": 2e-3},
     }.items():
         made = recipe(policies["echo-nano"], optimiser=sizes, loss={"rehearsal": 0.5})
         log = run(made, dataset, tmp_path / name)
@@ -150,22 +153,22 @@ def test_later_updates_are_corrected_for(
     passes: list[int] = []
     heard = grpo.ListeningGRPOTrainer._heard
 
-    def counted(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[Heard]]:
+    def counted(self: Any, rows: Sequence[Sequence[Any]]) -> list[list[AudioInput]]:
         passes.append(len(rows))
         return heard(self, rows)
 
     monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_heard", counted)
-    compute = grpo.ListeningGRPOTrainer._compute_loss
+    score = grpo.ListeningGRPOTrainer.score
 
     def seen(self: Any, model: Any, inputs: Any) -> Any:
-        loss = compute(self, model, inputs)
-        mask = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
-        ratios.append((self._logps - inputs["old_per_token_logps"])[mask].abs().max().item())
-        return loss
+        logps, entropies = score(self, model, inputs)
+        apart = (logps.detach() - inputs["sampled_logps"][:, 1:])[inputs["mask"][:, 1:].bool()]
+        ratios.append(apart.abs().max().item())
+        return logps, entropies
 
-    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_compute_loss", seen)
+    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "score", seen)
     made = recipe(
-        policies["echo-nano"], optimiser={"steps": 3, "batch": 4, "rate": 1e-2}, rollout={"updates": 2},
+        policies["echo-nano"], optimiser={"steps": 3, "batch": 4, "learning_rate": 1e-2}, rollout={"updates": 2},
         watch={"save_every": 2},
     )  # fmt: skip
     run(made, dataset, tmp_path / "run")
@@ -176,10 +179,69 @@ def test_later_updates_are_corrected_for(
     assert "sampling/logp_gap_max" in log[0] and "sampling/logp_gap_max" not in log[1]
 
 
+@pytest.mark.parametrize("kind", ["dapo", "grpo", "bnpo", "dr_grpo"])
+def test_the_loss_is_that_of_trl(
+    kind: str, dataset: Path, policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a ratio that is not 1, clipping on both sides, a reference and a bonus for entropy."""
+    losses: list[tuple[float, float]] = []
+    ratios: list[float] = []
+    compute = grpo.ListeningGRPOTrainer._compute_loss
+
+    def both(self: Any, model: Any, inputs: Any) -> Any:
+        mine = compute(self, model, inputs)
+        scored = *self.score(model, inputs), None
+        monkeypatch.setattr(self, "_get_per_token_logps_and_entropies", lambda *_, **__: scored)
+        ids, real, mask = inputs["ids"], inputs["real"], inputs["mask"]
+        theirs = GRPOTrainer._compute_loss(
+            self,
+            model,
+            {
+                "prompt_ids": ids[:, :1], "prompt_mask": real[:, :1],
+                "completion_ids": ids[:, 1:], "completion_mask": real[:, 1:], "tool_mask": mask[:, 1:],
+                "advantages": inputs["advantages"], "num_items_in_batch": inputs["trained_tokens"],
+                "old_per_token_logps": inputs["sampled_logps"][:, 1:],
+                "ref_per_token_logps": inputs["reference_logps"],
+            },
+        )  # fmt: skip
+        losses.append((mine.item(), theirs.item()))
+        ratios.append((scored[0] - inputs["sampled_logps"][:, 1:])[mask[:, 1:].bool()].abs().max().item())
+        return mine
+
+    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_compute_loss", both)
+    init = grpo.ListeningGRPOTrainer.__init__
+
+    def theirs_alike(self: Any, *arguments: Any, **named: Any) -> None:
+        init(self, *arguments, **named)
+        self.loss_type, self.epsilon_low, self.epsilon_high, self.beta = kind, 0.01, 0.02, 0.3
+        self.entropy_coef, self._entropy_bonus_enabled = 0.1, True
+
+    monkeypatch.setattr(grpo.ListeningGRPOTrainer, "__init__", theirs_alike)
+    made = recipe(
+        policies["echo-nano"], optimiser={"steps": 2, "batch": 2, "accumulation": 2, "learning_rate": 1e-2},
+        rollout={"updates": 2}, watch={"save_every": 2},
+        loss={"kind": kind, "clip_low": 0.01, "clip_high": 0.02, "kl": 0.3, "entropy": 0.1},
+    )  # fmt: skip
+    run(made, dataset, tmp_path / "run")
+    assert len(losses) == 4 and max(ratios[:2]) < SAME and min(ratios[2:]) > 0.02
+    for mine, theirs in losses:
+        assert mine == pytest.approx(theirs, rel=1e-5)
+
+
+def test_advantages_are_within_groups_and_failures_count_in_none() -> None:
+    rewards = torch.tensor([1.0, 0.0, math.nan, 0.5, 2.0, 2.0, 2.0, 2.0])
+    plain = grpo.advantages(rewards, 4, "none")
+    assert plain.tolist() == [0.5, -0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert torch.allclose(grpo.advantages(rewards, 4, "group"), plain / (0.5 + 1e-4))
+    spread = rewards[~rewards.isnan()].std()
+    assert torch.allclose(grpo.advantages(rewards, 4, "batch"), plain / (spread + 1e-4))
+    assert grpo.advantages(torch.full((4,), math.nan), 2, "group").tolist() == [0.0] * 4
+
+
 def test_the_divergence_is_from_the_policy_at_the_start(
     dataset: Path, policies: dict[str, str], tmp_path: Path
 ) -> None:
-    made = recipe(policies["echo-nano"], optimiser={"steps": 2, "rate": 1e-2}, loss={"kl": 0.1})
+    made = recipe(policies["echo-nano"], optimiser={"steps": 2, "learning_rate": 1e-2}, loss={"kl": 0.1})
     first, second = run(made, dataset, tmp_path / "run")
     assert first["kl"] == pytest.approx(0, abs=1e-6) and second["kl"] > 1e-4
 
@@ -202,7 +264,7 @@ def trained_tokens(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     compute = grpo.ListeningGRPOTrainer._compute_loss
 
     def seen(self: Any, model: Any, inputs: Any) -> Any:
-        counts.append(int((inputs["completion_mask"] * inputs["tool_mask"]).sum()))
+        counts.append(int(inputs["mask"].sum()))
         return compute(self, model, inputs)
 
     monkeypatch.setattr(grpo.ListeningGRPOTrainer, "_compute_loss", seen)
@@ -241,8 +303,12 @@ def test_a_run_that_fails_is_counted_and_the_others_are_trained_on(
     assert "failed: the context is too long" in (tmp_path / "run/samples/step-000001.txt").read_text()
 
 
-def test_a_recording_that_turns_out_damaged_is_counted(policies: dict[str, str], tmp_path: Path) -> None:
-    """Its header is whole, so it is found out when it is heard."""
+def test_a_recording_that_turns_out_damaged_is_counted(
+    policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header is whole, so it is found out when it is heard; and there is nothing that would go on behind it."""
+    monkeypatch.setattr("echo_agent.audio.containers.find_ffmpegs", lambda: iter(()))
+    monkeypatch.setattr("echo_agent.audio.containers.find_frames", lambda path: None)
     data = write_small_dataset(tmp_path / "data", recordings=2)
     path = data / "audio" / "0.flac"
     whole = path.read_bytes()
@@ -267,3 +333,13 @@ def test_collapse_stops_the_run_and_says_why(dataset: Path, policies: dict[str, 
     assert [row["step"] for row in read_log(tmp_path / "run") if "reward" in row] == [1, 2]
     assert said[-1].startswith("stopped: ") and "listened" in said[-1]
     assert load_family(str(tmp_path / "run" / "model"), "cpu").kind == "echo-nano"
+
+
+def test_rl_asks_the_policy_before_and_after(policies: dict[str, str], tmp_path: Path) -> None:
+    data = write_small_dataset(tmp_path / "data", recordings=2)
+    made = recipe(policies["echo-nano"], watch={"evaluate": 2})
+    said: list[str] = []
+    train_rl(made, data, tmp_path / "run", report=said.append)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["validation"]
+    assert record["before"]["questions"] == record["after"]["questions"] == 2
+    assert any(line.startswith("validation: ") for line in said)

@@ -12,15 +12,15 @@ import torch
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from echo_agent.audio.recording import Recording
 from echo_agent.errors import ContextError, DataError, ModelError
 from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
-from echo_agent.finetune.config import LoRAPart, ModelPart, parse_recipe
+from echo_agent.finetune.config import LoRAConfig, ModelConfig, parse_recipe
 from echo_agent.finetune.policy import adapter_config, load_policy, mark_trainable, merge, save_policy
-from echo_agent.recording import Recording
 from tests.tiny import KINDS, QWEN_KINDS, sounds, tiny_family
 
-LORA = LoRAPart(rank=4, alpha=16)
+LORA = LoRAConfig(rank=4, alpha=16)
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -33,11 +33,11 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: folder / kind for kind in KINDS}
 
 
-def part(base: Path, **fields: Any) -> ModelPart:
-    return ModelPart(name=str(base), device="cpu", **fields)
+def part(base: Path, **fields: Any) -> ModelConfig:
+    return ModelConfig(name=str(base), device="cpu", **fields)
 
 
-def adapted(base: Path, lora: LoRAPart = LORA) -> tuple[Family, PeftModel]:
+def adapted(base: Path, lora: LoRAConfig = LORA) -> tuple[Family, PeftModel]:
     """A policy with adapters on it, as the trainers put them on, and with weights as after a training."""
     family, _ = load_policy(part(base), lora)
     model = get_peft_model(family.model, adapter_config(family, lora))
@@ -110,7 +110,7 @@ def test_decoder_head_and_projector_train_and_the_encoder_where_asked(
 def test_adapters_are_on_the_decoder_and_the_projector_trains_in_full(
     bases: dict[str, Path], kind: str, train_projector: bool
 ) -> None:
-    lora = LoRAPart(rank=4, train_projector=train_projector)
+    lora = LoRAConfig(rank=4, train_projector=train_projector)
     family, _ = load_policy(part(bases[kind]), lora)
     projector = inside(family, family.projector_module)
     linear = [
@@ -147,8 +147,8 @@ def test_adapters_on_many_layers_are_on_the_decoder_too(kind: str) -> None:
 
 
 def test_only_layers_that_the_recipe_names_get_adapters(bases: dict[str, Path]) -> None:
-    family, _ = load_policy(part(bases["qwen2-audio"]), LoRAPart(modules=("q_proj", "v_proj")))
-    model = get_peft_model(family.model, adapter_config(family, LoRAPart(modules=("q_proj", "v_proj"))))
+    family, _ = load_policy(part(bases["qwen2-audio"]), LoRAConfig(modules=("q_proj", "v_proj")))
+    model = get_peft_model(family.model, adapter_config(family, LoRAConfig(modules=("q_proj", "v_proj"))))
     assert len([name for name in trainable(model) if ".lora_" in name]) == 2 * 2 * 2
     for modules in (
         ("out_proj", "fc1"),
@@ -158,7 +158,7 @@ def test_only_layers_that_the_recipe_names_get_adapters(bases: dict[str, Path]) 
         with pytest.raises(
             DataError, match=rf"lora\.modules: the decoder of .* no layers called {', '.join(modules)}"
         ):
-            load_policy(part(bases["qwen2-audio"]), LoRAPart(modules=modules))
+            load_policy(part(bases["qwen2-audio"]), LoRAConfig(modules=modules))
 
 
 def test_a_model_without_a_projector_to_train_is_refused() -> None:
@@ -213,10 +213,10 @@ def test_a_whole_model_comes_back(bases: dict[str, Path], tmp_path: Path, kind: 
 def test_adapters_come_back_with_their_base(
     bases: dict[str, Path], tmp_path: Path, kind: str, train_projector: bool
 ) -> None:
-    family, model = adapted(bases[kind], LoRAPart(rank=4, alpha=16, train_projector=train_projector))
+    family, model = adapted(bases[kind], LoRAConfig(rank=4, alpha=16, train_projector=train_projector))
     folder = tmp_path / "adapters"
     save_policy(family, model, folder)
-    assert {path.name for path in folder.iterdir()} == {*ADAPTERS, "README.md"}
+    assert {path.name for path in folder.iterdir()} == set(ADAPTERS)
     again = load_family(str(folder), "cpu")
     assert (again.kind, again.name) == (kind, str(folder))
     assert gap(again, family) < 1e-5
@@ -350,7 +350,7 @@ def test_adapters_that_are_not_whole_are_refused(trained: dict[str, Path], tmp_p
 @pytest.mark.parametrize("kind", QWEN_KINDS)
 def test_a_projector_beside_adapters_is_trained_in_float32(kind: str, bases: dict[str, Path]) -> None:
     """In bfloat16 an update of a small rate would be rounded away; what goes into and comes out of it is cast."""
-    family, _ = load_policy(part(bases[kind], dtype="bfloat16"), LoRAPart(rank=2))
+    family, _ = load_policy(part(bases[kind], dtype="bfloat16"), LoRAConfig(rank=2))
     projector = family.model.get_submodule(family.projector_module)
     assert {weight.dtype for weight in projector.parameters()} == {torch.float32}
     assert family.model.get_input_embeddings().weight.dtype == torch.bfloat16

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from echo_agent.families.loading import load_family
+from echo_agent.finetune.callbacks import read_log
 from echo_agent.finetune.config import RLRecipe, read_recipe, write_recipe
 from echo_agent.finetune.rl import train_rl
-from echo_agent.finetune.watch import read_log
 from tests.finetune.small_dataset import saved
 from tests.finetune.training import apart, killed_at, weights
 from tests.finetune.training import rl_recipe as recipe

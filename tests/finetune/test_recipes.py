@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from echo_agent.families.loading import load_family
+from echo_agent.finetune.callbacks import read_log
 from echo_agent.finetune.config import RLRecipe, SFTRecipe, read_recipe, recipe_names
 from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.sft import train_sft
-from echo_agent.finetune.watch import read_log
 from tests.finetune.small_dataset import saved
 from tests.scripted import UNSURE, scripted_family
 from tests.tiny import QWEN_KINDS
@@ -49,6 +49,7 @@ def test_there_are_recipes_for_every_family_and_the_paper() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GPU)
 def test_two_steps(name: str, dataset: Path, models: dict[str, str], tmp_path: Path) -> None:
     """In bfloat16, with checkpointed activations, adapters or a trained encoder, as the recipe says."""

@@ -1,4 +1,4 @@
-"""Rehearsal: what is practised beside RL is drawn alike by any number of processes, and is not forgotten."""
+"""Rehearsal: examples are the same for any number of processes, and what was taught is not forgotten."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from echo_agent.engine.frozen_features import FrozenFeatures
 from echo_agent.finetune import rl
-from echo_agent.finetune.collate import IGNORED, Collator, Example
-from echo_agent.finetune.config import DataPart, ModelPart
+from echo_agent.finetune.audio_inputs import AudioHook, AudioLoader
+from echo_agent.finetune.batching import IGNORED, Collator, Example
+from echo_agent.finetune.callbacks import read_log
+from echo_agent.finetune.config import DataConfig, ModelConfig, RLRecipe
 from echo_agent.finetune.examples import choose_samples, make_examples, nobody, open_recordings
-from echo_agent.finetune.groundwork import Groundwork
-from echo_agent.finetune.hearing import Hearing, Listener
 from echo_agent.finetune.policy import load_policy
 from echo_agent.finetune.rehearsal import Rehearsal
-from echo_agent.finetune.watch import read_log
-from echo_agent.frozen_features import FrozenFeatures
+from echo_agent.finetune.training_setup import TrainingSetup
 from echo_agent.stores import RecordingStore
 from tests.finetune.small_dataset import saved
 from tests.finetune.training import rl_recipe
 from tests.scripted import UNSURE, scripted_family
+
+
+def practice(group: int, seed: int = 0) -> RLRecipe:
+    """A recipe with a rehearsal of weight 1, for groups of a size."""
+    return rl_recipe(
+        "echo-nano", rollout={"group": group}, optimiser={"batch": group}, loss={"rehearsal": 1.0}, seed=seed
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,7 @@ def test_draws_are_a_function_of_seed_step_and_row() -> None:
     examples = [Example((), (), ())] * 1000
 
     def draw(step: int, rows: range, seed: int = 0) -> list[int | None]:
-        return Rehearsal(examples, lambda _: [], 0, group=4, weight=1.0, seed=seed).draw(step, rows)
+        return Rehearsal(examples, lambda _: [], practice(4, seed), 0).draw(step, rows)
 
     whole = draw(3, range(16))
     assert draw(3, range(6)) + draw(3, range(6, 16)) == whole, "two processes draw what one does"
@@ -43,15 +50,15 @@ def test_draws_are_a_function_of_seed_step_and_row() -> None:
 
 def test_the_loss_is_the_mean_over_examples_of_what_the_policy_writes(policy: str, dataset: Path) -> None:
     """Against the model's own loss, one example at a time; the calls' audio is heard."""
-    part = ModelPart(name=policy, device="cpu")
+    part = ModelConfig(name=policy, device="cpu")
     (family, dialect), store = load_policy(part, None), RecordingStore()
-    chosen = choose_samples(dataset, "train", DataPart(), seed=0, reasoned=True)
+    chosen = choose_samples(dataset, "train", DataConfig(), seed=0, reasoned=True)
     samples, recordings = open_recordings(dataset, chosen, family, store, nobody)
     examples = make_examples(samples, recordings, family, dialect, "heard", nobody)
     assert any(len(example.audio) > 1 for example in examples)
-    listen = Listener(family, store, FrozenFeatures(family, store, 1 << 20).get)
-    rehearsal = Rehearsal(examples, listen, family.pad_id, group=3, weight=1.0, seed=0)
-    hearing, collate = Hearing(family), Collator(examples, listen, family.pad_id)
+    listen = AudioLoader(family, store, FrozenFeatures(family, store, 1 << 20).get)
+    rehearsal = Rehearsal(examples, listen, practice(3), family.pad_id)
+    hearing, collate = AudioHook(family), Collator(examples, listen, family.pad_id)
     places = list(range(min(4, len(examples))))
     with torch.no_grad():
         single = [family.model(**collate([{"example": place}])).loss for place in places]
@@ -65,6 +72,7 @@ def test_the_loss_is_the_mean_over_examples_of_what_the_policy_writes(policy: st
     assert found.item() == pytest.approx(torch.stack(single).mean().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_practised_gets_better_while_rl_goes_on(policy: str, dataset: Path, tmp_path: Path) -> None:
     losses = {}
     for weight in (1e-9, 10.0):
@@ -82,6 +90,7 @@ def test_what_is_practised_has_the_form_that_the_policy_is_run_in(
     found = {}
     for listen in (True, False):
         made = rl_recipe(policy, rollout={"listen": listen}, loss={"rehearsal": 0.5})
-        ground = Groundwork.lay(made, dataset, tmp_path / str(listen), nobody)
-        found[listen] = max(len(example.audio) for example in rl._practised(made, ground))
+        setup = TrainingSetup.prepare(made, dataset, tmp_path / str(listen), nobody)
+        found[listen] = max(len(example.audio) for example in rl._practised(made, setup))
+        setup.folder.leave()
     assert found == {True: 3, False: 1}

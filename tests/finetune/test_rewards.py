@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from echo_agent.dialects import InlineDialect
-from echo_agent.finetune.config import RewardPart
+from echo_agent.finetune.config import RewardConfig
 from echo_agent.finetune.rewards import (
     REWARDS,
     Judged,
@@ -44,7 +44,7 @@ def reward(name: str, text: str = TURN, **changes: Any) -> float:
 
 
 def test_names_are_those_of_recipes() -> None:
-    assert list(REWARDS) == list(RewardPart.model_fields)
+    assert list(REWARDS) == list(RewardConfig.model_fields)
 
 
 @pytest.mark.parametrize(

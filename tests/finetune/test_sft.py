@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,18 @@ import torch
 from echo_agent import EchoAgent
 from echo_agent.errors import DataError, MissingExtraError
 from echo_agent.families.loading import load_family
+from echo_agent.finetune.callbacks import read_log
+from echo_agent.finetune.data.dataset import read_samples
+from echo_agent.finetune.examples import check_reasoning
 from echo_agent.finetune.sft import train_sft
-from echo_agent.finetune.watch import read_log
-from tests.finetune.small_dataset import saved
-from tests.finetune.training import apart, killed_at, weights
+from tests.finetune.small_dataset import saved, write_small_dataset
+from tests.finetune.training import apart, killed_at, same_logs, weights
 from tests.finetune.training import sft_recipe as recipe
-from tests.tiny import KINDS, tiny_family
+from tests.tiny import KINDS, QWEN_KINDS, tiny_family
+
+SENTENCES = (
+    "I hear the bell around second 3; I listen there again <seg>2, 5</seg> and hear a dog. So: a dog.",
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +63,7 @@ def test_the_loss_goes_down_and_validation_is_watched(
     train_sft(
         recipe(
             models["echo-nano"],
-            optimiser={"steps": 40, "batch": 8, "rate": 1e-2},
+            optimiser={"steps": 40, "batch": 8, "learning_rate": 1e-2},
             watch={"log_every": 5, "validate_every": 20},
         ),
         dataset,
@@ -66,7 +76,9 @@ def test_the_loss_goes_down_and_validation_is_watched(
     assert [row["step"] for row in log if "eval_loss" in row] == [20, 40]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["echo-nano", *(pytest.param(kind, marks=pytest.mark.slow) for kind in QWEN_KINDS)]
+)
 def test_batch_and_accumulation_give_the_same(
     kind: str, dataset: Path, models: dict[str, str], tmp_path: Path
 ) -> None:
@@ -76,7 +88,7 @@ def test_batch_and_accumulation_give_the_same(
         "whole": {"batch": 8, "accumulation": 1},
         "single": {"batch": 1, "accumulation": 8},
         "recomputed": {"batch": 8, "accumulation": 1, "gradient_checkpointing": True},
-        "twin": {"batch": 8, "accumulation": 1, "rate": 2e-3},
+        "twin": {"batch": 8, "accumulation": 1, "learning_rate": 2e-3},
     }.items():
         made = train_sft(
             recipe(models[kind], optimiser=sizes, group_by_length=False),
@@ -99,8 +111,8 @@ def test_a_folder_is_gone_on_with_by_the_same_recipe_only(
     with pytest.raises(DataError, match="has ended"):
         train_sft(made, dataset, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
-    with pytest.raises(DataError, match="optimiser.rate was 0.001, now 0.5"):
-        train_sft(recipe(models["echo-nano"], optimiser={"rate": 0.5}), dataset, tmp_path / "run")
+    with pytest.raises(DataError, match="optimiser.learning_rate was 0.001, now 0.5"):
+        train_sft(recipe(models["echo-nano"], optimiser={"learning_rate": 0.5}), dataset, tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file"):
         train_sft(made, dataset, tmp_path / "file")
@@ -143,8 +155,8 @@ def test_a_run_that_never_saved_may_be_begun_anew(
     dataset: Path, models: dict[str, str], tmp_path: Path
 ) -> None:
     """A mistake in a recipe is mended and given again; only what was computed is held to its recipe."""
-    wrong = recipe(models["echo-nano"], data={"families": ["song"]})
-    with pytest.raises(DataError, match=r"data.families: .* no song"):
+    wrong = recipe(models["echo-nano"], data={"categories": ["song"]})
+    with pytest.raises(DataError, match=r"data.categories: .* no song"):
         train_sft(wrong, dataset, tmp_path / "run", report=lambda _: None)
     assert (tmp_path / "run" / "recipe.yaml").exists(), "it was begun"
     made = train_sft(recipe(models["echo-nano"]), dataset, tmp_path / "run", report=lambda _: None)
@@ -170,3 +182,58 @@ def test_a_folder_with_files_of_others_is_left_alone(
     with pytest.raises(DataError, match=r"is not empty and holds no run \(recipe.yaml\).*new or empty"):
         train_sft(recipe(models["echo-nano"]), dataset, tmp_path, report=lambda _: None)
     assert mine.read_text() == "# my notes\n"
+
+
+def test_ctrl_c_saves_and_the_same_command_ends_with_the_same_weights(
+    dataset: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    """So does its log: half of its second line was added up before the run was stopped."""
+    made = recipe(models["echo-nano"], optimiser={"steps": 5}, watch={"log_every": 2})
+    unbroken = train_sft(made, dataset, tmp_path / "unbroken", report=lambda _: None)
+    said: list[str] = []
+
+    def press(line: str) -> None:
+        said.append(line)
+        if line.startswith("step 2 of 5"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(made, dataset, tmp_path / "run", report=press)
+    assert said[0] == "starting at step 1 of 5"
+    assert said[-1] == "stopped after step 3 of 5; the same command resumes at step 4"
+    assert not (tmp_path / "run" / "model").exists()
+    resumed = train_sft(made, dataset, tmp_path / "run", report=said.append)
+    assert "resuming at step 4 of 5" in said
+    same_logs(tmp_path / "unbroken", tmp_path / "run")
+    assert apart(weights(unbroken), weights(resumed)) < 1e-6
+    assert not list((tmp_path / "run").rglob("README.md"))
+    modes = {path.stat().st_mode & 0o777 for path in resumed.iterdir()}
+    assert len(modes) == 1, "weights can be read by whom other files can be read by"
+
+
+def test_the_policy_is_asked_before_and_after(dataset: Path, models: dict[str, str], tmp_path: Path) -> None:
+    said: list[str] = []
+    made = recipe(models["echo-nano"], watch={"evaluate": 3})
+    train_sft(made, dataset, tmp_path / "run", report=said.append)
+    assert "before training: asking 3 questions of 'validation'" in said
+    assert any(
+        re.fullmatch(r"validation: \d+% right, .* before, \d+% right, .* after", line) for line in said
+    )
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["validation"]
+    assert found["before"]["questions"] == found["after"]["questions"] == 3
+    for stage in ("before", "after"):
+        rows = (tmp_path / "run" / "validation" / f"{stage}.jsonl").read_text().splitlines()
+        right = sum(json.loads(row)["correct"] for row in rows)
+        assert found[stage]["accuracy"] == pytest.approx(right / 3)
+
+
+def test_sentences_are_not_for_echo_nano(models: dict[str, str], tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path / "data", reasonings=SENTENCES)
+    with pytest.raises(DataError, match="knows no language.*--reasoning terse"):
+        train_sft(recipe(models["echo-nano"]), dataset, tmp_path / "run", report=lambda _: None)
+    samples = read_samples(dataset, "train")
+    check_reasoning(samples, tiny_family("qwen2-audio"))
+    terse = [
+        sample.model_copy(update={"reasoning": "bell 3, 5 dog.<seg>4, 8</seg> dog."}) for sample in samples
+    ]
+    check_reasoning(terse, tiny_family("echo-nano"))

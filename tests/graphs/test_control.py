@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from echo_agent.audio.recording import Recording, Transform, rms_db
 from echo_agent.graphs.control import wrong_crop
-from echo_agent.recording import Recording, Transform, rms_db
 from echo_agent.stores import RecordingStore
 
 RATE = 8000

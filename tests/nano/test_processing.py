@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from echo_agent.finetune.data.questions import DIGITS, SOUNDS, WORDS
+from echo_agent.finetune.data.vocabulary import DIGITS, WORDS
+from echo_agent.finetune.nano.questions import SOUNDS
 from echo_agent.nano.configuration import MAX_SECONDS, NanoConfig
 from echo_agent.nano.processing import (
     CONTROL,

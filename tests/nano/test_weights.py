@@ -20,7 +20,7 @@ from echo_agent.nano.weights import (
     WEIGHTS,
     load_embedded,
     load_encoder,
-    save_policy,
+    save_embedded,
 )
 from tests.tiny import tiny_family
 
@@ -36,7 +36,7 @@ def model() -> NanoForConditionalGeneration:
 def folder(model: NanoForConditionalGeneration, tmp_path: Path) -> Path:
     """A tiny model in the form of the embedded one."""
     folder = tmp_path / "model"
-    save_policy(model, folder)
+    save_embedded(model, folder)
     encoder = {name: value.half().contiguous() for name, value in model.model.encoder.state_dict().items()}
     save_file(encoder, folder / ENCODER_FILE)
     return folder
@@ -95,7 +95,7 @@ def test_a_file_that_broke_off_is_refused(folder: Path, name: str) -> None:
 
 
 def test_load_encoder_says_how_it_is_built(model: NanoForConditionalGeneration, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"python -m echo_agent\.finetune\.encoder"):
+    with pytest.raises(ModelError, match=r"python -m echo_agent\.finetune\.nano\.convert_encoder"):
         load_encoder(model, tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_saving_leaves_the_model_as_it_was(model: NanoForConditionalGeneration, 
         return total.hexdigest()
 
     before = digest()
-    save_policy(model, tmp_path / "a" / "b")
+    save_embedded(model, tmp_path / "a" / "b")
     assert digest() == before
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {POLICY_FILE, "config.json"}
     shutil.rmtree(tmp_path / "a")

@@ -13,10 +13,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
+from echo_agent.audio.recording import Recording
 from echo_agent.families.base import Limits
-from echo_agent.recording import Recording
+from echo_agent.messages import audio_block
 from echo_agent.stores import RecordingStore
-from echo_agent.tools import DEFAULT_LIMITS, Heard, Reply, check_call, make_relisten, not_heard
+from echo_agent.tools import DEFAULT_LIMITS, Heard, Reply, check_call, hearable, make_relisten, not_heard
 
 LIMITS = Limits(shortest=0.5, longest_crop=8.0, longest_recording=60.0)
 RATE = 8000
@@ -199,27 +200,22 @@ def test_bad_arguments_from_any_agent_are_answered_not_raised():
     assert message.content.startswith("not heard: ")
 
 
-def test_in_a_tool_node_it_delivers_audio_that_a_model_can_hear():
+def test_what_a_tool_node_answers_becomes_audio_that_a_model_can_hear():
     store = RecordingStore()
     ref = store.add(noise(20.0))
-    tool = make_relisten([ref], deliver="audio", rate=16000, store=store)
-    reply, heard = run_tool_node(tool, call({"start": 12.4, "end": 15.0, "speed": 0.5}))
-    assert isinstance(reply, ToolMessage) and reply.tool_call_id == "c1" and Reply.of(reply) is not None
-    assert isinstance(heard, HumanMessage)
-    block = next(block for block in heard.content if block["type"] == "audio")
+    tool = make_relisten([ref], store=store)
+    calls = call({"start": 12.4, "end": 15.0, "speed": 0.5}), call({"start": 30, "end": 33}, id="c2")
+    replies = run_tool_node(tool, *calls)
+    asked = HumanMessage([audio_block(ref), {"type": "text", "text": "?"}])
+    first, one, two, heard = hearable([asked, *replies], store, 16000)
+    assert [one, two] == replies and "outside" in two.content and isinstance(heard, HumanMessage)
+    (block,) = (block for block in heard.content if block["type"] == "audio")
     assert block["mime_type"] == "audio/wav"
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(block["base64"])))
     assert rate == 16000 and len(samples) == round(2.6 / 0.5 * 16000)
-    crop = store.crop(Reply.of(reply).ref, 16000)
-    assert np.abs(samples - crop).max() < 1e-4
-
-
-def test_audio_delivery_says_what_was_wrong_too():
-    tool = make_relisten([noise(20.0)], deliver="audio")
-    (message,) = run_tool_node(tool, call({"start": 30, "end": 33}))
-    assert "outside" in message.content
-    (message,) = run_tool_node(tool, call({"start": math.nan, "end": 33}))
-    assert "finite" in message.content
+    assert np.abs(samples - store.crop(Reply.of(one).ref, 16000)).max() < 1e-4
+    assert "base64" in first.content[0] and "base64" not in asked.content[0], "only the copy holds audio"
+    assert hearable([*replies, HumanMessage("Go on.")], store)[2:] == [heard, HumanMessage("Go on.")]
 
 
 def test_paths_can_be_given(tmp_path):
@@ -240,7 +236,7 @@ def test_the_schema_names_every_option():
         "high_hz",
         "gain_db",
     }
-    shown = convert_to_openai_tool(make_relisten([], deliver="audio"))["function"]["parameters"]
+    shown = convert_to_openai_tool(tool)["function"]["parameters"]
     assert set(shown["properties"]) == set(tool.args)
 
 

@@ -6,10 +6,10 @@ from echo_agent.finetune.data.corpora.desed import read_desed
 from echo_agent.finetune.data.corpora.jams import read_jams, write_jams
 from echo_agent.finetune.data.corpora.jsonl import read_jsonl, write_records
 from echo_agent.finetune.data.corpora.musicbench import read_musicbench
-from echo_agent.finetune.data.corpora.sourced import Skipped, Sourced
+from echo_agent.finetune.data.corpora.sourced import Finding, Sourced
 
 __all__ = [
-    "Skipped",
+    "Finding",
     "Sourced",
     "read_audioset",
     "read_avqa",

@@ -1,36 +1,120 @@
 """Where the audio of a corpus is, and how long it lasts.
 
-Annotations and audio of a public corpus are separate downloads, and people convert the audio, sort it into folders and
-lack some of it. So a recording is found by its name without ending, anywhere below the folder, and its length is read
-from its own header rather than taken from the annotations.
+Annotations and audio of a public corpus are separate downloads, and people convert the audio, sort it into folders,
+link it and lack some of it. So a recording is found by its name without ending, anywhere below the folder, and its
+length is read from its own header rather than taken from the annotations. A name that could be either of two recordings
+is refused.
 """
 
 from __future__ import annotations
 
+import filecmp
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from echo_agent.audio.recording import Recording
 from echo_agent.errors import DataError, RecordingError
 from echo_agent.finetune.data.corpora.sourced import RowError, check_end
 from echo_agent.finetune.data.records import Event
-from echo_agent.recording import Recording
+from echo_agent.paths import composed, walk_files
 
 SUFFIXES = (
     *(".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".w64", ".caf"),
-    *(".wma", ".mp4", ".mkv", ".webm", ".mov", ".avi"),
+    *(
+        ".wave",
+        ".bwf",
+        ".rf64",
+        ".oga",
+        ".spx",
+        ".aifc",
+        ".snd",
+        ".mp2",
+        ".mp1",
+        ".mpga",
+        ".m4b",
+        ".m4r",
+        ".adts",
+    ),
+    *(
+        ".wv",
+        ".ape",
+        ".tta",
+        ".tak",
+        ".mka",
+        ".weba",
+        ".ac3",
+        ".eac3",
+        ".dts",
+        ".amr",
+        ".awb",
+        ".gsm",
+        ".voc",
+    ),
+    *(
+        ".sph",
+        ".nist",
+        ".ircam",
+        ".sf",
+        ".paf",
+        ".svx",
+        ".iff",
+        ".avr",
+        ".wve",
+        ".xi",
+        ".sds",
+        ".ra",
+        ".dsf",
+        ".dff",
+    ),
+    *(
+        ".wma",
+        ".mp4",
+        ".mkv",
+        ".webm",
+        ".mov",
+        ".avi",
+        ".m4v",
+        ".3gp",
+        ".3g2",
+        ".mpg",
+        ".mpeg",
+        ".mpe",
+        ".vob",
+    ),
+    *(
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".ogv",
+        ".ogx",
+        ".flv",
+        ".f4v",
+        ".f4a",
+        ".asf",
+        ".wmv",
+        ".rm",
+        ".rmvb",
+        ".mxf",
+        ".qt",
+    ),
 )
-"""Endings of recordings, the one that is taken first where a name has several."""
+"""Endings of recordings, the one that is taken first where a folder has a name with several. By its whole name, ending
+included, a recording is found whatever its ending."""
 SLACK = 0.5
 """Seconds that a downloaded clip may be shorter than the labels made on it: encoders cut ends off."""
 
 
 class AudioFolder:
-    """The recordings below a folder, by name."""
+    """The recordings in a folder, by name; accents may be written in one piece or in two."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """List the folder, in an order that is the same everywhere.
+    def __init__(self, folder: str | Path, *, below: bool = True) -> None:
+        """List the folder.
+
+        Args:
+            folder: Of the recordings; links in it are followed.
+            below: List the folders in it, too.
 
         Raises:
             DataError: There is no such folder.
@@ -40,25 +124,63 @@ class AudioFolder:
             raise DataError(
                 f"there is no folder of audio at {self.folder}; name the one that holds the recordings"
             )
-        paths = [Path(root, name) for root, _, names in os.walk(self.folder) for name in names]
-        known = [path for path in paths if path.suffix.lower() in SUFFIXES]
-        known.sort(key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.as_posix()))
-        self._placed = {path.relative_to(self.folder).as_posix(): path for path in known}
-        self._named: dict[str, Path] = {}
-        for path in known:
-            self._named.setdefault(path.stem, path)
+        files = (
+            walk_files(self.folder)
+            if below
+            else sorted(path for path in self.folder.iterdir() if path.is_file())
+        )
+        self._files: dict[str, list[Path]] = {}
+        self._stems: dict[str, list[Path]] = {}
+        for path in files:
+            self._files.setdefault(composed(path.name), []).append(path)
+            if path.suffix.lower() in SUFFIXES:
+                self._stems.setdefault(composed(path.stem), []).append(path)
 
     def find(self, *names: str) -> Path:
-        """The recording of the first of these names that there is: just there, or else anywhere, whatever its ending.
+        """The recording of the first of these names that there is.
+
+        A name is the path from the folder, or only its end; the ending may be missing or another.
 
         Raises:
             RowError: There is none.
+            DataError: There are several, and they are not the same.
         """
         for name in names:
-            path = self._placed.get(name) or self._named.get(bare(name))
-            if path:
-                return path
+            wanted = composed(name.replace("\\", "/")).removeprefix("./")
+            for paths, place in (
+                (self._files.get(wanted.rpartition("/")[2], ()), wanted),
+                (self._stems.get(composed(bare(wanted)), ()), plain(wanted)),
+            ):
+                if paths:
+                    return self._only(name, _closest(paths, self.folder, place))
         raise RowError("without audio", f"no {bare(names[0])}.* in {self.folder}")
+
+    def _only(self, name: str, paths: Sequence[Path]) -> Path:
+        """The one recording among those of a name: of several in one folder the one with the first ending."""
+        best: dict[Path, Path] = {}
+        for path in sorted(paths, key=_order):
+            best.setdefault(path.parent, path)
+        first, *others = best.values()
+        for other in others:
+            if not filecmp.cmp(first, other, shallow=False):
+                raise DataError(
+                    f"{name!r} could be {first} or {other}: name the folder in the annotations, "
+                    "remove one of the two, or give the folder of the right ones"
+                )
+        return first
+
+
+def _closest(paths: Sequence[Path], folder: Path, place: str) -> Sequence[Path]:
+    """Of files with the right name those that lie at the place that was named, or in folders that end like it."""
+    at = [(path, composed(path.relative_to(folder).as_posix())) for path in paths]
+    there = [path for path, rest in at if place in (rest, plain(rest))]
+    below = [path for path, rest in at if rest.endswith(f"/{place}") or plain(rest).endswith(f"/{place}")]
+    return there or below or paths
+
+
+def _order(path: Path) -> tuple[int, str]:
+    suffix = path.suffix.lower()
+    return (SUFFIXES.index(suffix) if suffix in SUFFIXES else len(SUFFIXES), path.as_posix())
 
 
 def plain(name: str) -> str:

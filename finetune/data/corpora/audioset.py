@@ -57,7 +57,7 @@ def read_audioset(
     Args:
         table: The TSV file.
         audio: Folder of the clips; folders in it are searched too.
-        names: ``mid_to_display_name.tsv``; looked for beside the table where it is not given.
+        names: ``mid_to_display_name.tsv``; looked for next to the table if it is not given.
         split: Which split the file is.
 
     Raises:
@@ -85,7 +85,7 @@ def read_audioset(
 def first_names(names: Iterable[str]) -> dict[str, str]:
     """Display names as they are said: the first of several synonyms where no other name begins with the same.
 
-    "Baby cry, infant cry" is "baby cry"; "Inside, small room" stays whole beside "Inside, public space".
+    "Baby cry, infant cry" is "baby cry"; "Inside, small room" stays whole, since there is "Inside, public space".
     """
     firsts = {name: speakable(re.split(r",\s*(?![^()]*\))", name)[0]) for name in names}
     taken = Counter(firsts.values())

@@ -11,7 +11,6 @@ sound: it is material for the stages that check that. The word "video" becomes "
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from echo_agent.finetune.data.corpora.audio import AudioFolder, length_of
 from echo_agent.finetune.data.corpora.sourced import Gathering, RowError, Sourced, make_record, reasons
 from echo_agent.finetune.data.corpora.texts import read_text
 from echo_agent.finetune.data.records import Asked, Split
+from echo_agent.text import parse_json
 
 WHAT = "a list of AVQA's questions (JSON)"
 KEYS = ("video_name", "question_text", "multi_choice", "answer")
@@ -55,8 +55,12 @@ def read_avqa(path: str | Path, audio: str | Path, *, split: Split | None = None
         with found.row(where):
             name, asked = _asked(entry)
             folder.find(name)
-            videos.setdefault(name, []).append(asked)
+            asks = videos.setdefault(name, [])
             places.setdefault(name, where)
+            if asked in asks:
+                found.merge("with a question that is asked already", asked.question)
+            else:
+                asks.append(asked)
     for name, asks in videos.items():
         with found.row(f"{places[name]} ({name})"):
             recording = folder.find(name)
@@ -71,7 +75,7 @@ def read_avqa(path: str | Path, audio: str | Path, *, split: Split | None = None
                     group=clip[1] if clip else "",
                     split=split,
                     licence=LICENCE,
-                    asked=tuple(dict.fromkeys(asks)),
+                    asked=tuple(asks),
                 )
             )
     return found.done()
@@ -80,8 +84,8 @@ def read_avqa(path: str | Path, audio: str | Path, *, split: Split | None = None
 def _entries(path: Path) -> list[Any]:
     """The list in the file; raises DataError where there is none, or it is a list of something else."""
     try:
-        data = json.loads(read_text(path, WHAT))
-    except (ValueError, RecursionError) as error:
+        data = parse_json(read_text(path, WHAT))
+    except ValueError as error:
         raise DataError(f"{path} is not {WHAT}: {error}") from None
     if not isinstance(data, list) or not any(isinstance(entry, dict) and KEYS[0] in entry for entry in data):
         raise DataError(f"{path} is not {WHAT}: expected a list of objects with {', '.join(KEYS)}")

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.data.corpora.audio import SUFFIXES, bare, fit, length_of
+from echo_agent.finetune.data.corpora.audio import AudioFolder, bare, fit, length_of
 from echo_agent.finetune.data.corpora.sourced import (
     END,
     Gathering,
@@ -37,6 +37,8 @@ from echo_agent.finetune.data.corpora.sourced import (
 )
 from echo_agent.finetune.data.corpora.texts import finite, near, read_text, speakable, write_text
 from echo_agent.finetune.data.records import Event, Record
+from echo_agent.paths import as_on_disk, walk_files
+from echo_agent.text import parse_json
 
 WHAT = "annotations in JAMS"
 NAMESPACES = ("scaper", "segment_open", "tag_open")
@@ -49,16 +51,19 @@ _EVENT = TypeAdapter(Event)
 def read_jams(path: str | Path, audio: str | Path | None = None) -> Sourced:
     """Read one file, or all ``*.jams`` below a folder in order of their names.
 
-    The audio has the name of the JAMS file and lies beside it, or in ``audio``; or its path or name stands in a
+    The audio has the name of the JAMS file and is next to it, or in ``audio``; or its path or name is in a
     sandbox, as scaper writes it.
 
     Raises:
-        DataError: The file is not JAMS, or the folder has none. In a folder, single bad files are skipped.
+        DataError: The file is not JAMS, or the folder has none, or a name could be either of two recordings. In a
+            folder, single bad files are skipped.
     """
     path = Path(path)
-    files = sorted(path.rglob("*.jams")) if path.is_dir() else [path]
+    files = [file for file in walk_files(path) if file.suffix.lower() == ".jams"] if path.is_dir() else [path]
     if not files:
         raise DataError(f"there is no .jams file in {path}; name a JAMS file, or a folder of them")
+    given = AudioFolder(audio) if audio else None
+    beside: dict[Path, AudioFolder] = {}
     found = Gathering()
     for file in files:
         with found.row(str(file)):
@@ -69,7 +74,8 @@ def read_jams(path: str | Path, audio: str | Path | None = None) -> Sourced:
                     raise
                 raise RowError("that are not JAMS", str(error)) from None
             name = file.name if file == path else file.relative_to(path).as_posix()
-            found.add(_record(name.removesuffix(".jams"), data, file, Path(audio) if audio else file.parent))
+            folder = given or beside.setdefault(file.parent, AudioFolder(file.parent, below=False))
+            found.add(_record(name[: -len(file.suffix)] if file.suffix else name, data, file, folder))
     return found.done()
 
 
@@ -106,7 +112,7 @@ def write_jams(path: str | Path, record: Record) -> None:
 
 
 def _observation(event: Event) -> dict[str, Any]:
-    """An event as scaper writes it, with all its fields beside."""
+    """An event as scaper writes it, with all its fields added."""
     value = {
         "label": event.label,
         "event_time": event.onset,
@@ -120,18 +126,18 @@ def _observation(event: Event) -> dict[str, Any]:
 def _load(path: Path) -> dict[str, Any]:
     """The object in a file; raises DataError where it is not one of JAMS."""
     try:
-        data = json.loads(read_text(path, WHAT))
-    except (ValueError, RecursionError) as error:
+        data = parse_json(read_text(path, WHAT))
+    except ValueError as error:
         raise DataError(f"{path} does not hold {WHAT}: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("annotations"), list):
         raise DataError(f'{path} does not hold {WHAT}: expected an object with a list of "annotations"')
     return data
 
 
-def _record(name: str, data: dict[str, Any], path: Path, audio: Path) -> Record:
+def _record(name: str, data: dict[str, Any], path: Path, folder: AudioFolder) -> Record:
     """One file as a record; raises RowError."""
     ours = _dict(_dict(data.get("sandbox")).get(OURS))
-    recording = _recording(ours, data, path, audio)
+    recording = _recording(name, ours, data, path, folder)
     duration = length_of(recording)
     stated = finite(_dict(data.get("file_metadata")).get("duration"))
     if ours and stated is not None and abs(stated - duration) <= END:
@@ -183,25 +189,33 @@ def _defaults(ours: dict[str, Any]) -> dict[str, Any]:
     return plain | {key: value for key, value in ours.items() if key not in ("audio", "duration", "events")}
 
 
-def _recording(ours: dict[str, Any], data: dict[str, Any], path: Path, audio: Path) -> Path:
+def _recording(
+    name: str, ours: dict[str, Any], data: dict[str, Any], path: Path, folder: AudioFolder
+) -> Path:
     """The recording that a file is about; raises RowError where there is none."""
     named = [ours.get("audio"), _dict(data.get("sandbox")).get("content_path")]
     for part in data["annotations"]:
         mix = _dict(_dict(_dict(part).get("sandbox")).get("scaper"))
         named += [mix.get("soundscape_audio_path"), mix.get("audio_path")]
-    paths = [audio / f"{path.stem}{suffix}" for suffix in SUFFIXES]
-    if ours:
-        paths = [path.parent / str(ours.get("audio")), *paths]
-    for name in named:
-        if isinstance(name, str) and name:
-            paths += [path.parent / name, audio / Path(name).name]
-    for candidate in paths:
-        try:
-            if candidate.is_file():
-                return Path(os.path.abspath(candidate))
-        except (OSError, ValueError):
-            continue
-    raise RowError("without audio", f"no {path.stem}.* in {audio}")
+    stated = [text for text in named if isinstance(text, str) and text]
+    if ours and (found := _there(path.parent / str(ours.get("audio")))):
+        return found
+    try:
+        return folder.find(name, path.stem)
+    except RowError:
+        for text in stated:
+            if found := _there(path.parent / text):
+                return found
+        return folder.find(path.stem, *stated)
+
+
+def _there(path: Path) -> Path | None:
+    """The file at a path, however its accents are written; None where there is none."""
+    try:
+        path = as_on_disk(path)
+        return Path(os.path.abspath(path)) if path.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def _soundscape(part: dict[str, Any], mix: dict[str, Any]) -> list[Event]:
@@ -239,7 +253,7 @@ def _ours(fields: dict[str, Any], onset: float, offset: float) -> Event:
 
 
 def _level(background: object, snr: object) -> float | None:
-    """Loudness of an event that lies so many dB over its background, where both are known."""
+    """Loudness of an event from its level in dB over the background, where both are known."""
     base, over = finite(background), finite(snr)
     return None if base is None or over is None else finite(base + over)
 

@@ -27,6 +27,7 @@ from echo_agent.finetune.data.corpora.sourced import (
 )
 from echo_agent.finetune.data.corpora.texts import finite, json_lines, json_object, near, write_text
 from echo_agent.finetune.data.records import Event, Record
+from echo_agent.paths import as_on_disk
 
 WHAT = "a file of records (JSON lines)"
 
@@ -67,7 +68,7 @@ def _record(data: dict[str, Any], folder: Path) -> Record:
     name = data.get("audio")
     if not isinstance(name, str) or not name:
         raise RowError("that name no audio")
-    audio = Path(os.path.abspath(folder / name))
+    audio = as_on_disk(Path(os.path.abspath(folder / name)))
     length = length_of(audio)
     duration = finite(data.get("duration", length))
     if duration is None or abs(duration - length) > END:

@@ -1,35 +1,42 @@
-"""What a reader yields: records, and every row that gave none, with the reason.
+"""What a reader yields: records, every row that gave none, with the reason, and what stood there twice.
 
-A row is what gives one record: a line, or all lines about one recording. Invariant: it is either in the records or
-among the skipped ones. A row that cannot be used never stops the reading of the others; only a file that is not of the
-format at all does (:class:`DataError`).
+A row is what gives one record: a line, or all lines about one recording. Invariant: it is in the records, or among the
+skipped ones, or merged with one that says the same. A row that cannot be used never stops the reading of the others;
+only a file that is not of the format at all does, or a name that could be either of two recordings
+(:class:`DataError`).
+
+Public tables mark one sound twice, or once as a whole and once in pieces. So marks of one label that overlap are merged
+into one event: no sound is counted twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from echo_agent.finetune.data.records import Event, Record
+from echo_agent.terminal import printable
 
 END = 0.05
 """Seconds by which an event may end after its recording; the same as for :class:`Record`."""
+LONGEST_DETAIL = 300
+"""Characters of what is particular to a row that are kept."""
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A row that gave no record."""
+class Finding:
+    """A row that gave no record, or what in it stood there twice."""
 
     where: str
     """File and line, or what else names it."""
     why: str
-    """A few words behind a number, the same for every row of the kind: ``without audio``."""
+    """A few words behind a number, the same for every one of the kind: ``without audio``."""
     detail: str = ""
-    """What is particular to this row."""
+    """What is particular to this one."""
 
 
 @dataclass(frozen=True)
@@ -38,57 +45,117 @@ class Sourced:
 
     records: tuple[Record, ...]
     """In the order of the source."""
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[Finding, ...] = ()
+    """Rows that gave no record."""
+    merged: tuple[Finding, ...] = ()
+    """Rows and marks that say what another one says, and count once with it."""
 
     def report(self) -> str:
-        """One paragraph: how many there are, how many were skipped, and why, with the first of each kind."""
-        total, left = len(self.records), len(self.skipped)
+        """One paragraph: how many there are, how many were skipped or merged, and why, with the first of each kind."""
+        total, left, twice = len(self.records), len(self.skipped), len(self.merged)
         text = f"{total} record{'' if total == 1 else 's'}"
-        if not left:
-            return f"{text}; nothing skipped."
-        kinds: dict[str, list[Skipped]] = {}
-        for row in self.skipped:
-            kinds.setdefault(row.why, []).append(row)
-        reasons = "; ".join(
-            f"{len(rows)} {why} (first: {rows[0].where}{': ' if rows[0].detail else ''}{rows[0].detail})"
-            for why, rows in sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
-        )
-        return f"{text}; {left} row{'' if left == 1 else 's'} skipped: {reasons}."
+        if left:
+            text += f"; {left} row{'' if left == 1 else 's'} skipped: {_kinds(self.skipped)}"
+        else:
+            text += "; nothing skipped"
+        if twice:
+            text += f"; {twice} counted once with what says the same: {_kinds(self.merged)}"
+        return f"{text}."
+
+
+def _kinds(findings: Sequence[Finding]) -> str:
+    """Findings by kind, the most frequent first, each with its first."""
+    kinds: dict[str, list[Finding]] = {}
+    for one in findings:
+        kinds.setdefault(one.why, []).append(one)
+    return "; ".join(
+        f"{len(some)} {why} (first: {printable(some[0].where + ': ' * bool(some[0].detail) + some[0].detail)})"
+        for why, some in sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
+    )
 
 
 class RowError(Exception):
-    """A row gives no record; ``why`` and ``detail`` are those of :class:`Skipped`."""
+    """A row gives no record; ``why`` and ``detail`` are those of :class:`Finding`."""
 
     def __init__(self, why: str, detail: str = "") -> None:
         super().__init__(f"{why}: {detail}" if detail else why)
         self.why = why
-        self.detail = detail.encode(errors="replace").decode()  # JSON can name half a character
+        short = detail if len(detail) <= LONGEST_DETAIL else f"{detail[:LONGEST_DETAIL]} ..."
+        self.detail = short.encode(errors="replace").decode()  # JSON can name half a character
 
 
 class Gathering:
-    """Records and skipped rows while a source is read."""
+    """Records, skipped and merged rows while a source is read."""
 
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
-        self._skipped: list[Skipped] = []
+        self._skipped: list[Finding] = []
+        self._merged: list[Finding] = []
+        self._where = ""
 
     @contextmanager
     def row(self, where: str) -> Iterator[None]:
         """Where a row is made into a record; a :class:`RowError` inside skips it."""
+        self._where = where
         try:
             yield
         except RowError as error:
-            self._skipped.append(Skipped(where, error.why, error.detail))
+            self._skipped.append(Finding(where, error.why, error.detail))
 
     def add(self, record: Record) -> None:
-        """Take a record; raises RowError where its id is taken."""
-        if record.id in self._records:
+        """Take the record of this row, its marks merged; raises RowError where another one has its id."""
+        events, doubled = merge_marks(record.events)
+        if doubled:
+            record = record.model_copy(update={"events": tuple(events)})
+        known = self._records.get(record.id)
+        if known == record:
+            self.merge("with the same as another row", record.id)
+            return
+        if known is not None:
             raise RowError("with an id that another row has", record.id)
         self._records[record.id] = record
+        for event in doubled:
+            self.merge(
+                "of a sound that is marked at that time already",
+                f"{event.label!r} from {event.onset:g} to {event.offset:g} s",
+            )
+
+    def merge(self, why: str, detail: str = "") -> None:
+        """Note that something in this row counts once with what says the same."""
+        self._merged.append(Finding(self._where, why, detail))
 
     def done(self) -> Sourced:
         """What was gathered."""
-        return Sourced(tuple(self._records.values()), tuple(self._skipped))
+        return Sourced(tuple(self._records.values()), tuple(self._skipped), tuple(self._merged))
+
+
+def merge_marks(events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
+    """Events of which none marks what another marks, in order of onset, and the marks that went into another.
+
+    Equal events are one. So are plain sounds of one label that overlap, unless it is known that they come from
+    different clips; marks that only touch are two sounds.
+    """
+    kept: list[Event] = []
+    doubled: list[Event] = []
+    last: dict[tuple[object, ...], int] = {}
+    for event in sorted(events, key=lambda event: (event.onset, -event.offset)):
+        key = _sound(event)
+        place = last.get(key)
+        if place is None or event.onset >= kept[place].offset:
+            last[key] = len(kept)
+            kept.append(event)
+            continue
+        kept[place] = replace(kept[place], offset=max(kept[place].offset, event.offset))
+        doubled.append(event)
+    return sorted(kept, key=lambda event: (event.onset, event.offset)), doubled
+
+
+def _sound(event: Event) -> tuple[object, ...]:
+    """What two marks must have in common to be of the same sound, where they overlap."""
+    plain = event.kind == "sound" and event.hits == 1 and not event.content and not event.pitches
+    if plain:
+        return (event.label, event.sources, event.voice, event.gender)
+    return (event,)
 
 
 def make_record(**fields: Any) -> Record:

@@ -1,12 +1,11 @@
 """Files of text: tables with tabs, JSON and JSON lines, and labels as they are written in them.
 
-Byte order marks and carriage returns are taken in stride. What is not UTF-8, is empty or has other columns is not of
-the format, and is refused with what was expected.
+Any Unicode encoding, byte order marks and carriage returns are taken in stride. What is no Unicode text, is empty or
+has other columns is not of the format, and is refused with what was expected.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,24 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from echo_agent import text as text_files
+from echo_agent.disk import write_whole
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.corpora.sourced import RowError
+from echo_agent.paths import composed
 
 
 def read_text(path: Path, what: str) -> str:
     """All of a file that should hold ``what``.
 
     Raises:
-        DataError: It cannot be read, is not UTF-8 text, or has nothing in it.
+        DataError: It cannot be read, is no Unicode text, or has nothing in it.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {what} from {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text (byte {error.start}), so it is not {what}; convert it, or name another file"
-        ) from None
+    text = text_files.read_text(path, what)
     if not text.strip():
         raise DataError(f"{path} is empty; expected {what}")
     return text
@@ -81,11 +76,14 @@ class Mark:
 
 
 def marks(rows: Iterable[tuple[int, list[str]]], places: Sequence[int]) -> dict[str, list[Mark]]:
-    """Rows by the recording that they are about, both in order; ``places`` are those of name, times and label."""
+    """Rows by the recording that they are about, both in order; ``places`` are those of name, times and label.
+
+    Names that differ only in how accents are written (NFC or NFD) are one.
+    """
     found: dict[str, list[Mark]] = {}
     for line, cells in rows:
         name, onset, offset, label = (cells[place] for place in places)
-        found.setdefault(name, []).append(Mark(line, onset, offset, label))
+        found.setdefault(composed(name), []).append(Mark(line, onset, offset, label))
     return found
 
 
@@ -100,8 +98,8 @@ def seconds(text: str) -> float:
 def json_object(text: str) -> dict[str, Any]:
     """The object that a line holds; raises RowError where it holds none."""
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = text_files.parse_json(text)
+    except ValueError as error:
         raise RowError("that are no JSON object", str(error)) from None
     if not isinstance(data, dict):
         raise RowError("that are no JSON object", f"a {type(data).__name__}")
@@ -158,11 +156,4 @@ def near(audio: str, folder: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; raises DataError where it cannot be written."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    write_whole(path, text.encode())

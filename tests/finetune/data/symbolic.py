@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from echo_agent.finetune.data.questions import DIGITS, SOUNDS, WORDS
 from echo_agent.finetune.data.records import Event, Record
+from echo_agent.finetune.data.vocabulary import DIGITS, WORDS
+from echo_agent.finetune.nano.questions import SOUNDS
 
 VOICES = {"kal": "man", "rms": "man", "slt": "woman", "f3": "woman"}
 INSTRUMENTS = ("flute", "guitar", "harp", "marimba", "organ", "piano", "trumpet", "violin")

@@ -25,7 +25,7 @@ def sample(name: str, split: Any = "train", **fields: Any) -> Sample:
     fields = {
         "choices": ("a bell", "a dog"),
         "answer": "a bell",
-        "family": "order",
+        "category": "order",
         "duration": 30.0,
     } | fields
     return Sample(id=name, audio=f"{name}.flac", question="What rings?", record=name, split=split, **fields)
@@ -49,7 +49,7 @@ def splits() -> dict[str, list[Sample]]:
         "train": [
             sample("t1", use="sft", reasoning=listening, gold_spans=((1.0, 2.0),)),
             sample("t2", use="sft", reasoning="It rings.", answer="a dog"),
-            sample("t3", use="rl", family="count", difficulty="detail", choices=None, answer="3"),
+            sample("t3", use="rl", category="count", difficulty="detail", choices=None, answer="3"),
         ],
         "core": [sample("c1", "test")],
     }
@@ -94,7 +94,7 @@ def test_an_example_listens_where_one_does_and_marks_what_is_right(
 
 def test_texts_are_no_markup(tmp_path: Path) -> None:
     evil = sample(
-        "e", family="a|b", reasoning="<script>x</script>\n# head", choices=("<b>", "c|d"), answer="c|d"
+        "e", category="a|b", reasoning="<script>x</script>\n# head", choices=("<b>", "c|d"), answer="c|d"
     )
     text = card(tmp_path, {"train": [evil]}, ABOUT.model_copy(update={"caveats": ("Beware\n<i>.",)}))
     assert "<script" not in text and "<b>" not in text and "<i>" not in text and "\n# head" not in text
@@ -106,7 +106,7 @@ def test_texts_are_no_markup(tmp_path: Path) -> None:
     [
         {"duration": None},
         {"choices": None, "answer": "3"},
-        {"family": "$x_$"},
+        {"category": "$x_$"},
         {"gold_spans": ((0.0, 0.001), (1.0, 30.0))},
         {"duration": 20_000.0},
     ],
@@ -114,7 +114,7 @@ def test_texts_are_no_markup(tmp_path: Path) -> None:
 def test_pictures_are_drawn_of_any_samples(tmp_path: Path, fields: dict[str, Any]) -> None:
     text = card(tmp_path, {"train": [sample("t1", **fields)]})
     pictures = sorted(path.name for path in (tmp_path / "card").iterdir())
-    assert pictures == ["answers.png", "durations.png", "families.png", "spans.png"]
+    assert pictures == ["answers.png", "categories.png", "durations.png", "spans.png"]
     for name in pictures:
         assert imread(tmp_path / "card" / name).shape[1] == 1170
         assert f"(card/{name})" in text or (name == "answers.png" and "choices" in fields)

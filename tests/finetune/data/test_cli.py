@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import pytest
 import soundfile
 
 from echo_agent.cli import DEBUG, main
-from echo_agent.finetune.data.browse import records_in
 from echo_agent.finetune.data.dataset import read_samples
-from echo_agent.finetune.data.judge import judge
-from tests.finetune.data.chats import Say, serving
+from echo_agent.finetune.data.questions.checks import check_samples
+from echo_agent.finetune.data.show.browse import records_in
+from tests.finetune.data.llm.chats import Say, serving
 
 LABELS = ("bell", "dog", "car", "drum", "bird", "saw", "door", "wolf", "organ", "kettle")
 Result = tuple[int, str, str]
@@ -73,7 +74,7 @@ def test_ten_clips_become_two_hundred_sound_questions(run: Run, clips: Path, tmp
     assert (code, printed.strip()) == (0, str(out)), told
     samples = read_samples(out)
     assert len(samples) == 200 and {s.split for s in samples} == {"train"}
-    assert not judge(samples, records_in(out)).dropped
+    assert not check_samples(samples, records_in(out)).dropped
     assert all((out / sample.audio).is_file() for sample in samples)
     assert "too few clips for validation and test" in told
     again = run("build", clips, out, "--questions", 200, "--workers", 1)
@@ -98,10 +99,10 @@ def test_the_same_seed_gives_the_same_dataset_with_any_number_of_workers(
 
 def test_annotated_recordings_are_asked(run: Run, tmp_path: Path) -> None:
     path = annotated(tmp_path)
-    code, _, told = run("build", path, tmp_path / "out", "--families", "order,between,presence")
+    code, _, told = run("build", path, tmp_path / "out", "--categories", "order,between,presence")
     assert code == 0 and "3 records; nothing skipped" in told
     samples = read_samples(tmp_path / "out")
-    assert len(samples) >= 9 and {s.family for s in samples} == {"order", "between", "presence"}
+    assert len(samples) >= 9 and {s.category for s in samples} == {"order", "between", "presence"}
     assert all(
         (tmp_path / "out" / s.audio).is_file() and "/" not in s.audio.removeprefix("audio/") for s in samples
     )
@@ -152,7 +153,7 @@ def test_bad_input_is_one_clear_line(
 
 def test_families_that_are_none_are_named(run: Run, tmp_path: Path) -> None:
     refused(
-        run("build", annotated(tmp_path), tmp_path / "out", "--families", "order,colour"),
+        run("build", annotated(tmp_path), tmp_path / "out", "--categories", "order,colour"),
         "there is no colour",
     )
 
@@ -161,6 +162,34 @@ def test_recordings_without_events_give_no_dataset(run: Run, tmp_path: Path) -> 
     soundfile.write(tmp_path / "a.wav", np.zeros(16000, np.float32) + 0.1, 16000)
     (tmp_path / "rows.jsonl").write_text('{"audio": "a.wav", "events": []}\n')
     refused(run("build", tmp_path / "rows.jsonl", tmp_path / "out"), "not one question")
+
+
+def test_what_a_file_says_does_not_reach_the_terminal(run: Run, clips: Path, tmp_path: Path) -> None:
+    escape = "\x1b]0;taken\x07"
+    path = annotated(tmp_path, 1)
+    row = json.loads(path.read_text())
+    row["events"][0]["label"] = escape
+    path.write_text(json.dumps(row | {"key": escape}) + "\n" + json.dumps({"audio": escape}) + "\n")
+    results = [run("build", path, tmp_path / "out")]
+    results.append(run("inspect", tmp_path / "out", tmp_path / "page.html", "--category", escape))
+    (tmp_path / "own" / "bell").mkdir(parents=True)
+    (tmp_path / "own" / "bell" / f"{escape}.wav").write_bytes(b"no sound")
+    shutil.copy(clips / "bell" / "1.wav", tmp_path / "own" / "bell")
+    results.append(run("bank", tmp_path / "own", tmp_path / "bank"))
+    assert [code for code, _, _ in results] == [0, 2, 0]
+    assert all(not set("\x1b\x07") & set(out + told) for _, out, told in results)
+    assert "\x1b" not in (tmp_path / "out" / "README.md").read_text()
+    assert r"\x1b]0;taken\x07" in results[0][2] and r"\x1b]0;taken\x07.wav" in results[2][1]
+
+
+@pytest.mark.parametrize("hits", [0, 10**9, 10**30])
+def test_absurd_counts_are_skipped(run: Run, tmp_path: Path, hits: int) -> None:
+    path = annotated(tmp_path, 2)
+    first, second = map(json.loads, path.read_text().splitlines())
+    first["events"][0] |= {"kind": "burst", "hits": hits}
+    path.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    code, _, told = run("build", path, tmp_path / "out")
+    assert code == 0 and "1 row skipped: 1 with an event that is none" in told
 
 
 def test_help(run: Run) -> None:
@@ -197,6 +226,20 @@ def test_a_language_model_writes_and_another_judges(
     assert {s.composer for s in samples} == {"openai:tests"}
     assert all(s.listens and s.use == "sft" for s in samples if s.split == "train")
     assert "questions written" in told and "tokens" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scenes", "bank", "out", "--count", "1000000000"),
+        ("scenes", "bank", "out", "--workers", "1000000"),
+        ("build", "rows.jsonl", "out", "--questions", "9" * 25),
+        ("bench", "out", "--scenes", "9" * 25),
+    ],
+)
+def test_numbers_that_no_machine_can_hold_are_refused_at_once(run: Run, words: tuple[str, ...]) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "") and words[-2] in err and "less than or equal to" in err
 
 
 WRITTEN = {

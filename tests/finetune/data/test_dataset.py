@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from echo_agent.errors import DataError
 from echo_agent.finetune.data import dataset
 from echo_agent.finetune.data.card import About
 from echo_agent.finetune.data.dataset import read_samples, write_dataset
-from echo_agent.finetune.data.records import Event, Record, Sample
+from echo_agent.finetune.data.records import SAMPLE_COLUMNS, Event, Record, Sample
 from echo_agent.rows import read_rows
 
 ABOUT = About(
@@ -32,7 +33,12 @@ def record(name: str) -> Record:
 
 
 def sample(name: str, about: str, split: Any = "train", **fields: Any) -> Sample:
-    fields = {"choices": ("a bell", "a dog"), "answer": "a bell", "family": "order", "duration": 4.0} | fields
+    fields = {
+        "choices": ("a bell", "a dog"),
+        "answer": "a bell",
+        "category": "order",
+        "duration": 4.0,
+    } | fields
     return Sample(
         id=name,
         audio=f"audio/{about}.flac",
@@ -117,7 +123,7 @@ def test_datasets_opens_it_with_the_right_features(
         "long": 1,
     }
     features = opened["train"].features
-    assert set(features) == set(Sample.model_fields) - {"line"}
+    assert set(features) == set(SAMPLE_COLUMNS) - {"line"}
     texts = hub.List(hub.Value("string"))
     assert features["choices"] == texts and features["answers"] == texts
     assert features["gold_spans"] == hub.List(hub.List(hub.Value("float64")))
@@ -132,7 +138,7 @@ def test_datasets_opens_it_with_the_right_features(
 
 def test_every_field_of_a_sample_has_a_column() -> None:
     """A field that is added to samples is added here too."""
-    assert set(dataset._schema(embed=False).names) == set(Sample.model_fields) - {"line"}
+    assert set(dataset._schema(embed=False).names) == set(SAMPLE_COLUMNS) - {"line"}
 
 
 def test_tests_are_rows_for_eval(out: Path, splits: dict[str, list[Sample]]) -> None:
@@ -278,3 +284,71 @@ def test_the_header_is_yaml_that_names_every_file(out: Path, splits: dict[str, l
     (config,) = header["configs"]
     named = [path for entry in config["data_files"] for path in entry["path"]]
     assert sorted(named) == sorted(f"data/{path.name}" for path in (out / "data").iterdir())
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_datasets_never_shows_another_dataset_or_an_older_build(
+    tmp_path: Path, hub: Any, embed: bool
+) -> None:
+    """In one cache: folders of the same last name, rows that change, and times of files that do not."""
+    for question, place in (("one", "here"), ("one", "there"), ("two", "here")):
+        folder = tmp_path / place / "set"
+        if not folder.exists():
+            (folder / "audio").mkdir(parents=True)
+            soundfile.write(folder / "audio" / "r0.flac", np.zeros(16000, np.float32), 16000)
+        row = sample(f"{question} {place}", "r0")
+        write_dataset(folder, {"train": [row]}, RECORDS, ABOUT, embed=embed)
+        os.utime(folder / "data" / "train.parquet", (10**9, 10**9))
+        assert hub.load_dataset(str(folder), split="train")[0]["id"] == row.id
+
+
+def test_the_same_rows_have_the_same_digest(out: Path, splits: dict[str, list[Sample]]) -> None:
+    cards = []
+    for rows in (splits, splits, {"train": splits["train"]}):
+        write_dataset(out, rows, RECORDS, ABOUT)
+        cards.append((out / "README.md").read_text())
+    assert cards[0] == cards[1] and "rows sha256 " in cards[0]
+    assert cards[0].partition("rows sha256 ")[2][:64] != cards[2].partition("rows sha256 ")[2][:64]
+
+
+WRONG: dict[str, arrow.Array] = {
+    "id": arrow.array([[1], [2], [3]]),
+    "audio": arrow.array([1, 2, 3]),
+    "audio ": arrow.array([None, None, None], arrow.string()),
+    "audio  ": arrow.array([{"file": "x"}] * 3),
+    "audio   ": arrow.array([{"path": 1}] * 3),
+    "duration": arrow.array(["long", "longer", "longest"]),
+    "choices": arrow.array([1, 2, 3]),
+    "gold_spans": arrow.array(["1, 2"] * 3),
+    "gold_spans ": arrow.array([[["a", "b"]]] * 3),
+    "question": arrow.array([b"\xff", b"\xfe", b""]),
+    "use": arrow.array([True, False, True]),
+}
+
+
+def plain_table(rows: list[Sample]) -> arrow.Table:
+    """Rows as they stand in a file of a dataset."""
+    return arrow.Table.from_pylist([row.model_dump(mode="json") for row in rows], dataset._schema(False))
+
+
+def replaced(table: arrow.Table, name: str, column: Any) -> arrow.Table:
+    """The table with another column in the place of one."""
+    return table.set_column(table.schema.get_field_index(name), name, column)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_column_of_the_wrong_type_is_one_sentence(
+    tmp_path: Path, splits: dict[str, list[Sample]], name: str
+) -> None:
+    path = tmp_path / "train.parquet"
+    parquet.write_table(replaced(plain_table(splits["train"]), name.strip(), WRONG[name]), path)
+    with pytest.raises(DataError, match=r"^[^\n]*train\.parquet(, row 1: | cannot be read)[^\n]*$"):
+        read_samples(path)
+
+
+def test_large_strings_are_texts_too(tmp_path: Path, splits: dict[str, list[Sample]]) -> None:
+    table = plain_table(splits["train"])
+    for name in ("audio", "id"):
+        table = replaced(table, name, table[name].cast(arrow.large_string()))
+    parquet.write_table(table, tmp_path / "train.parquet")
+    assert read_samples(tmp_path / "train.parquet") == splits["train"]

@@ -10,13 +10,13 @@ import pytest
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.data import echobench
-from echo_agent.finetune.data.browse import records_in
 from echo_agent.finetune.data.dataset import read_samples
 from echo_agent.finetune.data.echobench import LOCK, SETS, TESTS, build_bench
-from echo_agent.finetune.data.grammar.phrasings import wordings
-from echo_agent.finetune.data.solver import faults
+from echo_agent.finetune.data.questions.phrasings import wordings
+from echo_agent.finetune.data.questions.solver import faults
+from echo_agent.finetune.data.show.browse import records_in
 from echo_agent.rows import read_rows
-from tests.finetune.small import write_bank
+from tests.finetune.small_bank import write_bank
 
 KINDS = ("sound", "note", "background", "digit", "word")
 WANTED = {"validation": 20, "core": 30, "unseen": 20, "long": 10}
@@ -81,6 +81,7 @@ def test_tests_are_worded_as_training_never_is(built: Path) -> None:
         assert {s.phrasing.split("/")[2] for s in read_samples(built, name)} == {split}
 
 
+@pytest.mark.slow
 def test_the_same_bank_and_seed_give_the_same(bank: Path, built: Path, tmp_path: Path) -> None:
     again = build_bench(
         bank, tmp_path / "again", scenes=10, workers=2, command="echo-agent finetune data bench"

@@ -34,6 +34,59 @@ def test_the_first_name_that_there_is(tmp_path: Path) -> None:
         folder.find("c")
 
 
+def test_a_name_in_two_folders_is_an_error_that_names_both(tmp_path: Path) -> None:
+    one, other = clip(tmp_path / "one" / "x.wav", 0.1), clip(tmp_path / "two" / "x.wav", 0.2)
+    folder = AudioFolder(tmp_path)
+    for name in ("x.wav", "x", "x.mp3", "elsewhere/x.wav"):
+        with pytest.raises(DataError, match=f"{name}' could be {one} or {other}: name the folder"):
+            folder.find(name)
+    assert folder.find("two/x.wav") == other and folder.find("./one/x.flac") == one
+    assert AudioFolder(tmp_path / "one").find("x.wav") == one
+    nearer = AudioFolder(tmp_path.parent)
+    assert nearer.find("two/x.wav") == other, "the end of a path is enough to tell them apart"
+
+
+def test_copies_in_two_folders_and_two_endings_in_one_are_no_question(tmp_path: Path) -> None:
+    one = clip(tmp_path / "one" / "x.wav", 0.1)
+    clip(tmp_path / "two" / "x.wav", 0.1)
+    clip(tmp_path / "one" / "y.wav", 0.1)
+    better = clip(tmp_path / "one" / "y.flac", 0.1)
+    folder = AudioFolder(tmp_path)
+    assert folder.find("x.wav") == one
+    assert folder.find("y") == better and folder.find("y.wav").suffix == ".wav"
+
+
+@pytest.mark.parametrize(
+    "suffix", ["oga", "amr", "3gp", "m4b", "mka", "ts", "wv", "WAV", "Mp3", "rf64", "wave", "mpg"]
+)
+def test_every_ending_that_is_opened_is_found(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip_350.000.{suffix}"
+    path.write_bytes(b"sound")
+    folder = AudioFolder(tmp_path)
+    assert folder.find("clip_350.000") == folder.find(path.name) == path
+    assert bare(path.name) == "clip_350.000"
+
+
+def test_a_whole_name_is_found_whatever_its_ending(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "take.recording"
+    path.parent.mkdir()
+    path.write_bytes(b"sound")
+    assert AudioFolder(tmp_path).find("take.recording") == path
+    with pytest.raises(RowError):
+        AudioFolder(tmp_path).find("take")
+
+
+def test_linked_folders_and_files_are_searched(tmp_path: Path) -> None:
+    store = clip(tmp_path / "store" / "part" / "a.wav", 0.1).parent
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "part").symlink_to(store)
+    (data / "b.wav").symlink_to(store / "a.wav")
+    (data / "loop").symlink_to(data)
+    folder = AudioFolder(data)
+    assert folder.find("a.wav") == data / "part" / "a.wav" and folder.find("b") == data / "b.wav"
+
+
 def test_there_must_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder of audio at .*nowhere"):
         AudioFolder(tmp_path / "nowhere")

@@ -39,7 +39,10 @@ def test_one_record_for_a_video(tmp_path: Path) -> None:
         "question_relation": "Sound",
     }
     found = read(tmp_path, ENTRY, other, ENTRY)
-    assert found.report() == "1 record; nothing skipped."
+    assert "1 record; nothing skipped; 1 counted once" in found.report()
+    assert [(row.where, row.detail) for row in found.merged] == [
+        (f"{tmp_path / 'val_qa.json'}: entry 3", "What happened in the recording?")
+    ]
     (record,) = found.records
     choices = ("motorboat", "Yacht consignment", "Sailboat set sail", "Consignment car")
     assert record.asked == (

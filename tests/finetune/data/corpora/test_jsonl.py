@@ -89,7 +89,7 @@ BAD = {
     "with an event beyond the end of the audio": ROW.format(offset=4),
     "with an event that is none": '{"audio": "a.wav", "events": [{"label": "x", "onset": 2}]}',
     "with values that do not fit": '{"audio": "a.wav", "event": []}',
-    "with an id that another row has": '{"audio": "a.wav", "events": []}',
+    "with an id that another row has": '{"audio": "a.wav", "events": [{"label": "x", "onset": 2, "offset": 3}]}',
 }
 
 
@@ -132,6 +132,14 @@ def test_odd_rows_are_skipped_with_a_reason(tmp_path: Path, line: str) -> None:
     found = read_jsonl(write(tmp_path / "own.jsonl", line, '{"audio": "a.wav"}'))
     assert len(found.records) == 1 and len(found.skipped) == 1
     assert len(found.skipped[0].detail) < 400 and found.report().encode()
+
+
+def test_the_same_row_twice_is_one_and_said(tmp_path: Path) -> None:
+    clip(tmp_path / "a.wav", 3.0)
+    line = json.dumps({"audio": "a.wav", "events": [DOG, DOG]})
+    found = read_jsonl(write(tmp_path / "own.jsonl", line, line))
+    assert len(found.records) == 1 and len(found.records[0].events) == 1 and not found.skipped
+    assert "2 counted once with what says the same" in found.report() and "own.jsonl:2" in found.report()
 
 
 def test_overlapping_events_are_fine(tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from echo_agent.finetune.data.corpora.sourced import (
+    Finding,
     Gathering,
     RowError,
-    Skipped,
     Sourced,
     check_end,
     make_event,
     make_record,
+    merge_marks,
 )
-from echo_agent.finetune.data.records import Record
+from echo_agent.finetune.data.records import Event, Record
 
 
 def record(name: str = "a") -> Record:
@@ -21,29 +24,71 @@ def record(name: str = "a") -> Record:
 
 
 def test_the_report_counts_each_kind_and_names_its_first() -> None:
-    skipped = [Skipped(f"t.tsv:{n}", "without audio", "no x.*") for n in (4, 5, 9)]
-    skipped.insert(1, Skipped("t.tsv:7", "with a time that is no number", "'x'"))
+    skipped = [Finding(f"t.tsv:{n}", "without audio", "no x.*") for n in (4, 5, 9)]
+    skipped.insert(1, Finding("t.tsv:7", "with a time that is no number", "'x'"))
     assert Sourced((record(),), tuple(skipped)).report() == (
         "1 record; 4 rows skipped: 3 without audio (first: t.tsv:4: no x.*); "
         "1 with a time that is no number (first: t.tsv:7: 'x')."
     )
     assert Sourced((record(), record("b"))).report() == "2 records; nothing skipped."
-    assert Sourced((), (Skipped("a:1", "odd"),)).report() == "0 records; 1 row skipped: 1 odd (first: a:1)."
+    assert Sourced((), (Finding("a:1", "odd"),)).report() == "0 records; 1 row skipped: 1 odd (first: a:1)."
 
 
 def test_a_row_is_a_record_or_is_skipped() -> None:
     found = Gathering()
-    for name in ("a", "b", "a", "c"):
+    for name in ("a", "b", "a", "c", "a2"):
         with found.row(name):
             if name == "b":
                 raise RowError("without audio")
-            found.add(record(name))
+            found.add(record(name) if name != "a2" else make_record(id="a", audio="other.wav", duration=1.0))
     done = found.done()
     assert [one.id for one in done.records] == ["a", "c"]
     assert done.skipped == (
-        Skipped("b", "without audio"),
-        Skipped("a", "with an id that another row has", "a"),
+        Finding("b", "without audio"),
+        Finding("a2", "with an id that another row has", "a"),
     )
+    assert done.merged == (Finding("a", "with the same as another row", "a"),)
+    assert done.report().endswith(
+        "; 1 counted once with what says the same: 1 with the same as another row (first: a: a)."
+    )
+
+
+def mark(onset: float, offset: float, label: str = "dog", **fields: Any) -> Event:
+    return make_event(**{"label": label, "kind": "sound", "onset": onset, "offset": offset, **fields})
+
+
+@pytest.mark.parametrize(
+    ("marks", "wanted"),
+    [
+        ([(1, 2), (1, 2)], [(1, 2)]),
+        ([(1, 2), (1, 1.4), (1.3, 2)], [(1, 2)]),
+        ([(1, 2), (1.5, 3), (2.5, 4), (5, 6)], [(1, 4), (5, 6)]),
+        ([(0, 9), (1, 2), (3, 4)], [(0, 9)]),
+        ([(1, 2), (2, 3)], [(1, 2), (2, 3)]),
+    ],
+)
+def test_marks_of_one_sound_that_overlap_are_one(
+    marks: list[tuple[float, float]], wanted: list[tuple[float, float]]
+) -> None:
+    for order in (marks, marks[::-1]):
+        kept, doubled = merge_marks([mark(*span) for span in order])
+        assert [(event.onset, event.offset) for event in kept] == wanted
+        assert len(doubled) == len(marks) - len(wanted)
+
+
+def test_what_may_be_another_sound_is_not_merged() -> None:
+    different = [
+        mark(1, 2),
+        mark(1, 2, "cat"),
+        mark(1, 2, sources=("a",)),
+        mark(1, 2, sources=("b",)),
+        mark(1, 2, kind="burst", hits=2),
+        mark(1, 2, kind="burst", hits=3),
+        mark(1, 2, "voice", kind="words", content=("red",)),
+        mark(1, 2, "voice", kind="words", content=("blue",)),
+    ]
+    kept, doubled = merge_marks(different * 2)
+    assert kept == different and doubled == different
 
 
 def test_a_mistake_in_the_code_is_not_a_skipped_row() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -48,7 +49,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A file to be, with its audio beside it under the names that the formats use."""
+    """A file to be, with its audio next to it under the names that the formats use."""
     clip(tmp_path / "b0RFKhbpFJA_30000.wav")
     return tmp_path / "b0RFKhbpFJA_30000.jams"
 
@@ -67,11 +68,45 @@ def test_empty_files(name: str, place: Path, content: bytes) -> None:
         READERS[name](place, place.parent)
 
 
-@pytest.mark.parametrize("coding", ["latin-1", "utf-16"])
-def test_other_encodings(name: str, place: Path, coding: str) -> None:
-    place.write_bytes((SAMPLES[name] + "é").encode(coding))
-    with pytest.raises(DataError, match=f"{place} is not UTF-8 text .byte"):
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-32-be"])
+def test_every_unicode_encoding_is_read(name: str, place: Path, coding: str) -> None:
+    plain = READERS[name](write(place, SAMPLES[name]), place.parent)
+    place.write_bytes(SAMPLES[name].replace("\n", "\r\n").encode(coding))
+    assert READERS[name](place, place.parent) == plain
+
+
+def test_other_encodings(name: str, place: Path) -> None:
+    place.write_bytes((SAMPLES[name] + "é").encode("latin-1"))
+    with pytest.raises(DataError, match=f"cannot read .* from {place}: it is not UTF-8 text .byte"):
         READERS[name](place, place.parent)
+
+
+def test_accents_in_names_may_be_written_in_either_way(name: str, tmp_path: Path) -> None:
+    stem = "bébéKüchénA_30000"
+    clip(tmp_path / f"{normalize('NFD', stem)}.wav")
+    for form in ("NFC", "NFD"):
+        text = SAMPLES[name].replace("b0RFKhbpFJA_30000", normalize(form, stem)).replace("data_aug2/", "")
+        path = write(tmp_path / f"{normalize(form, stem)}.jams", text, end="")
+        found = READERS[name](path, tmp_path)
+        assert len(found.records) == 1, found.report()
+
+
+@pytest.mark.parametrize("depth", [300, 100_000])
+def test_deep_nesting_is_no_crash(name: str, place: Path, depth: int) -> None:
+    nest = "[" * depth + "]" * depth
+    deep = '{"audio": "a.wav", "annotations": ' + nest + "}"
+    for text in (
+        deep,
+        f"[{deep}]",
+        SAMPLES[name].replace("0.5", nest).replace('"answer": 0', f'"answer": {nest}'),
+    ):
+        write(place, text)
+        try:
+            found = READERS[name](place, place.parent)
+        except DataError as error:
+            assert len(str(error)) < 1000
+        else:
+            assert not found.records and len(found.report()) < 2000
 
 
 def test_files_that_are_not_there(name: str, place: Path) -> None:

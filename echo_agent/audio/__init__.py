@@ -1,0 +1,1 @@
+"""Sound: files and arrays, references to stretches of them, transforms, outlines and pictures."""

@@ -1,0 +1,94 @@
+"""Ears: which sounds are heard when, by name, from two frozen networks that have heard far more than any bank holds.
+
+YAMNet's features and scores, and the middle layer of Whisper's encoder, every 0.48 s; a small convolutional head is
+trained on them to name the sounds of each step. A sound that the head was never taught is named by YAMNet alone, by the
+classes of AudioSet that mean it, so that what has a name can be named without a clip to train on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from echo_agent.nano.adapter import convolved, dilated
+from echo_agent.small.configuration import SmallConfig
+from echo_agent.small.whisper import FRAMES_PER_SECOND
+from echo_agent.small.yamnet import CLASSES, HOP_SECONDS, WIDTH, Yamnet, patches
+
+STEP_SECONDS = HOP_SECONDS
+"""Seconds of one step."""
+PATCHES = 64
+"""Most patches that go through YAMNet at once."""
+_FRAMES = round(STEP_SECONDS * FRAMES_PER_SECOND)
+"""Frames of Whisper's encoder in a step."""
+
+
+class SoundHead(nn.Module):
+    """Names the sounds of each step: dilated convolutions over what both networks say."""
+
+    def __init__(self, config: SmallConfig) -> None:
+        """Build with random weights."""
+        super().__init__()
+        width, dim = WIDTH + CLASSES + 2 * config.whisper_config.d_model, config.head_dim
+        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
+        self.blocks, self.norms = dilated(dim, config.head_blocks, dropout=0.2)
+        self.leave = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, len(config.sounds)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``[listens, steps, sounds]`` of features ``[listens, steps, width]``."""
+        return self.leave(convolved(self.enter(features), self.blocks, self.norms))
+
+
+class Ears(nn.Module):
+    """YAMNet and the head."""
+
+    taught: Tensor
+    """Which sounds the head was taught ``[sounds]``."""
+
+    def __init__(self, config: SmallConfig) -> None:
+        """Build with random weights."""
+        super().__init__()
+        self.yamnet = Yamnet()
+        self.head = SoundHead(config)
+        self.register_buffer("taught", torch.tensor(config.taught))
+        self._classes = config.yamnet_classes
+
+    def features(self, samples: Tensor, middle: Tensor) -> Tensor:
+        """What both networks say of a listen ``[steps, width]``.
+
+        Args:
+            samples: 16 kHz ``[n]``.
+            middle: The middle layer of Whisper's encoder over the whole listen ``[frames, d_model]``.
+        """
+        parts = [self.yamnet(part.to(middle)) for part in patches(samples.cpu()).split(PATCHES)]
+        heard = torch.cat(
+            [torch.cat([features, torch.logit(scores, 1e-6)], dim=1) for features, scores in parts]
+        )
+        return torch.cat([heard, _steps(middle, len(heard))], dim=1)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """How certain each sound is at each step ``[steps, sounds]``, 0 to 1."""
+        learned = self.head(features[None])[0].sigmoid()
+        named = features[:, WIDTH : WIDTH + CLASSES].sigmoid()
+        given = torch.stack([_greatest(named, classes) for classes in self._classes], dim=1)
+        return torch.where(self.taught, learned, given)
+
+
+def _steps(middle: Tensor, steps: int) -> Tensor:
+    """Mean and maximum of Whisper's frames in each step ``[steps, 2 * d_model]``; silence behind the end."""
+    wanted = steps * _FRAMES
+    filled = nn.functional.pad(middle, (0, 0, 0, max(0, wanted - len(middle))))[:wanted]
+    bins = filled.view(steps, _FRAMES, -1)
+    return torch.cat([bins.mean(1), bins.amax(1)], dim=1)
+
+
+def _greatest(scores: Tensor, classes: Sequence[int]) -> Tensor:
+    return scores[:, list(classes)].amax(1) if classes else scores.new_zeros(len(scores))
+
+
+def class_indices(names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Places of display names among YAMNet's; those that it does not know are left out."""
+    places = {name: place for place, name in enumerate(known)}
+    return [places[name] for name in names if name in places]

@@ -1,0 +1,1 @@
+"""Language models in the data engine: they write questions, judge them and describe recordings."""

@@ -1,0 +1,1 @@
+"""Looking at a dataset: samples as pictures and as a page."""

@@ -1,0 +1,1 @@
+"""The folder of a training: its lock, its checkpoints, how it stops and is resumed."""

@@ -1,0 +1,51 @@
+"""The table of families and claims: as the docs show it, and as the command prints it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from echo_agent.conformance.claims import CLAIM
+from echo_agent.conformance.family_tests import FamilyTests
+from echo_agent.conformance.table import COLUMNS, PASSED
+from tests.conformance.test_tutorial import CODE
+from tests.test_docs import ROOT
+from tests.tiny import ALL_KINDS
+
+
+def test_every_test_stands_for_a_column() -> None:
+    tests = [getattr(FamilyTests, name) for name in dir(FamilyTests) if name.startswith("test_")]
+    assert {getattr(test, CLAIM) for test in tests} == set(COLUMNS)
+
+
+def test_the_docs_show_the_table_of_all_families() -> None:
+    """What passes there passes in the tests beside this one, or they fail."""
+    lines = (ROOT / "docs" / "families.md").read_text(encoding="utf-8").splitlines()
+    begin = lines.index("| family | " + " | ".join(COLUMNS) + " |")
+    rows = {}
+    for line in lines[begin + 2 :]:
+        if not line.startswith("|"):
+            break
+        family, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        rows[family] = cells
+    assert rows.keys() == {*ALL_KINDS, "hum"}
+    assert all(cells == [PASSED] * len(COLUMNS) for cells in rows.values())
+
+
+@pytest.mark.slow
+def test_the_command_prints_what_passed_and_what_did_not(tmp_path: Path) -> None:
+    code = "\n".join(CODE[:-1]).replace("return frames // FRAMES", "return frames // FRAMES + BROKEN")
+    for broken, cell in ((0, PASSED), (1, "**no**")):
+        (tmp_path / "test_hum.py").write_text(f"BROKEN = {broken}\n{code}")
+        done = subprocess.run(
+            [sys.executable, "-m", "echo_agent.conformance", "test_hum.py", "-k", "eight_crops"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == broken
+        row = next(line for line in done.stdout.splitlines() if line.startswith("| hum |"))
+        assert row.split("|")[2 + COLUMNS.index("eight crops")].strip() == cell

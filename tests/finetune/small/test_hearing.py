@@ -1,0 +1,104 @@
+"""The ears' head: what is heard in each step, a run that goes on where it was stopped, and scores of events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.ears import f1, matched
+from echo_agent.finetune.data.bank.reader import Clip, SoundBank
+from echo_agent.finetune.data.natural.sounds import sounds
+from echo_agent.finetune.data.records import Event
+from echo_agent.finetune.small.hearing import (
+    hear_parts,
+    read_part,
+    targets,
+    teach,
+    train_head,
+    without_yamnet,
+)
+from echo_agent.small.ears import STEP_SECONDS, SoundHead
+from echo_agent.small.notes import Heard
+from echo_agent.small.yamnet import CLASSES, WIDTH
+from tests.small.tiny_small import tiny_small
+from tests.sounds import lively
+
+
+def test_a_sound_is_heard_in_the_steps_that_it_fills() -> None:
+    events = [
+        Event("dog", "sound", 1.0, 2.0),
+        Event("church_bell", "sound", 3.9, 4.0),
+        Event("zither", "sound", 0.0, 9.0),
+    ]
+    heard = targets(events, 12, ["church bell", "dog"])
+    assert heard[:, 1].nonzero().flatten().tolist() == [2, 3]
+    assert heard[:, 0].nonzero().flatten().tolist() == [8]
+    assert round(4.0 / STEP_SECONDS) == 8
+
+
+def test_parts_that_are_there_are_not_heard_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("echo_agent.finetune.small.hearing.PART", 1)
+    clips = [
+        Clip(label, "sound", "p", "", f"{label}", "CC0-1.0", lively(1.0, 16000, seed=seed))
+        for seed, label in enumerate(("dog", "rain", "bell"))
+    ]
+    bank = SoundBank(clips)
+    family = tiny_small()
+    first = hear_parts(family, bank, tmp_path, 2, seed=0)
+    before = [path.read_bytes() for path in first]
+    first[1].unlink()
+    written = first[0].stat().st_mtime_ns
+    assert hear_parts(family, bank, tmp_path, 2, seed=0) == first
+    assert [path.read_bytes() for path in first] == before and first[0].stat().st_mtime_ns == written
+    part = read_part(first[0])
+    assert part.features.shape[:2] == part.targets.shape[:2] and part.targets.shape[2] == 4
+    teach(family, bank)
+    assert family.config.taught == [
+        True,
+        False,
+        True,
+        True,
+    ]  # there is no church bell; a voice is always taught
+    assert family.model.model.ears.taught.tolist() == family.config.taught
+
+
+def test_a_head_learns_what_both_networks_say(tmp_path: Path) -> None:
+    family = tiny_small()
+    config, head = family.config, family.model.model.ears.head
+    head.load_state_dict(SoundHead(config).state_dict())  # of the usual size
+    width = WIDTH + CLASSES + 2 * config.whisper_config.d_model
+    draw = torch.Generator().manual_seed(0)
+    heard = (torch.rand(64, 20, 4, generator=draw) > 0.7).to(torch.uint8)
+    marks = torch.randn(4, width, generator=draw)
+    features = (heard.float() @ marks + 0.3 * torch.randn(64, 20, width, generator=draw)).half()
+    save_file({"features": features, "targets": heard}, tmp_path / "0.safetensors")
+    losses = train_head(head, [tmp_path / "0.safetensors"])
+    assert losses[-1] < 0.5 * losses[0] and family.is_frozen
+    with torch.no_grad():
+        found = head(features.float()) > 0
+    assert (found == heard.bool()).float().mean() > 0.9
+
+
+def test_whisper_alone_hears_nothing_of_yamnet() -> None:
+    features = torch.ones(2, 3, WIDTH + CLASSES + 32)
+    alone = without_yamnet(features)
+    assert not alone[..., : WIDTH + CLASSES].any() and alone[..., WIDTH + CLASSES :].all()
+    assert features.all()
+
+
+def test_events_are_matched_once_by_name_and_onset() -> None:
+    true = [
+        Event("dog", "sound", 1.0, 2.0),
+        Event("dog", "sound", 5.0, 6.0),
+        Event("rain", "sound", 3.0, 9.0),
+    ]
+    found = [Heard("dog", 1.4, 2.0), Heard("dog", 1.2, 2.0), Heard("rain", 4.5, 9.0), Heard("cat", 1.0, 2.0)]
+    right, names, heard = matched(true, found)
+    assert dict(right) == {"dog": 1}
+    assert dict(names) == {"dog": 2, "rain": 1} and dict(heard) == {"dog": 2, "rain": 1, "cat": 1}
+    assert f1(1, 3, 4) == pytest.approx(28.6)
+    assert np.isfinite(f1(0, 0, 0)) and "dog" in sounds()

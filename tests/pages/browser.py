@@ -1,0 +1,47 @@
+"""A headless Chromium for tests, where there is one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@contextmanager
+def browsing(width: int = 1280, scheme: str = "light") -> Iterator[tuple[Page, list[str]]]:
+    """A page of a browser, and what went wrong in it: errors, and whatever was fetched from elsewhere."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"there is no browser: {', '.join(NAMES)} are not on the path")
+    arguments = ["--autoplay-policy=no-user-gesture-required"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # it refuses to be started by root otherwise
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
+        )
+        faults: list[str] = []
+
+        def requested(request: object) -> None:
+            url = str(getattr(request, "url", ""))
+            if not url.startswith(("data:", "file:", "blob:", "http://127.0.0.1:")):
+                faults.append(f"fetched {url[:80]}")
+
+        page.on("pageerror", lambda error: faults.append(str(error)[:200]))
+        page.on("console", lambda said: faults.append(said.text[:200]) if said.type == "error" else None)
+        page.on("request", requested)
+        try:
+            yield page, faults
+        finally:
+            browser.close()

@@ -1,0 +1,420 @@
+"""A server of ours that stands in for ``vllm serve``: its token endpoint over a real socket, and its faults.
+
+It does what the real one was seen to do, also where that is silent: a clip takes the place of one placeholder, whatever
+stands around it; parts of a kind that it does not know are passed over; under a uuid that it knows it hears what it
+heard then. Sampling is a loop of its own around the family's text model, with a cache that lives for one request, so
+that what it gives owes nothing to the engine in this process.
+
+``Faults`` are switched on one by one.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import soundfile
+import torch
+from safetensors.torch import load_file, save_file
+
+from echo_agent.audio.recording import AudioRef, Recording
+from echo_agent.families.base import Family
+from echo_agent.families.loading import load_family
+from echo_agent.finetune.served_policy import DECODERS
+
+
+@dataclass
+class Faults:
+    """What goes wrong; numbers count down."""
+
+    deaf: bool = False
+    """Content parts are passed over, and a placeholder without audio is accepted."""
+    shifted: bool = False
+    """Audio is said to stand one token later."""
+    other_ids: bool = False
+    """The last token of the context is read as another."""
+    silent_ids: bool = False
+    """It does not say what it read."""
+    bans_ignored: bool = False
+    """``logit_bias`` is left aside, and the placeholder is the likeliest of all."""
+    processed: bool = False
+    """Log-probabilities are those after temperature, bans and choices."""
+    scores: bool = False
+    """Scores are given in place of log-probabilities."""
+    no_logprobs: bool = False
+    no_endpoint: bool = False
+    key: str = ""
+    """Which key is asked for."""
+    statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    """Statuses and headers of the next answers."""
+    drop_after: list[int] = field(default_factory=list)
+    """After how many tokens the next streams break off."""
+    error_after: list[int] = field(default_factory=list)
+    """After how many tokens the next streams hold an error."""
+    garbage: int = 0
+    """So many answers are no JSON."""
+    hang: float = 0.0
+    """Seconds that it is silent before each answer."""
+    versions: tuple[str, ...] = ()
+    """What it says of the weights that it samples with."""
+
+
+class TokenServer:
+    """See the module."""
+
+    def __init__(self, family: Family, *, name: str | None = None, max_model_len: int | None = None) -> None:
+        """Serve ``family``, under its own name unless it is given another."""
+        self.family, self.name = family, name or family.name
+        self.max_model_len = max_model_len or family.context_length
+        self.faults = Faults()
+        self.requests: list[dict[str, Any]] = []
+        """Bodies of all requests to the token endpoint, in order."""
+        self.aborted = 0
+        """Streams whose reader went away."""
+        self.heard: dict[str, tuple[AudioRef, list[dict[str, torch.Tensor]]]] = {}
+        """Audio by uuid: what it is, and its features."""
+        self.adapters: dict[str, Family] = {}
+        self.on_token: Any = None
+        """Called before each token is sent."""
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.get(self)
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.post(self, body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._handler = Handler
+        self.http = self._listen(0)
+        self.port = self.http.server_port
+
+    def _listen(self, port: int) -> ThreadingHTTPServer:
+        http = _Server(("127.0.0.1", port), self._handler)
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        self._thread = thread
+        return http
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """Go down: no connection is taken any more, and those that are open are closed."""
+        self.http.shutdown()
+        self._thread.join()
+        self.http.drop()
+        self.http.server_close()
+
+    def start_again(self) -> None:
+        """Come back at the same address, without what was known before."""
+        self.heard.clear()
+        self.adapters.clear()
+        self.http = self._listen(self.port)
+
+    # --- routes ---------------------------------------------------------------------------------------------------
+
+    def get(self, handler: BaseHTTPRequestHandler) -> None:
+        if not self._may(handler):
+            return
+        if handler.path != "/v1/models":
+            return _send(handler, 404, {"detail": "Not Found"})
+        cards = [{"id": self.name, "object": "model", "root": self.name, "max_model_len": self.max_model_len}]
+        cards += [
+            {"id": name, "object": "model", "root": name, "parent": self.name} for name in self.adapters
+        ]
+        _send(handler, 200, {"object": "list", "data": cards})
+
+    def post(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if not self._may(handler):
+            return
+        if handler.path == "/v1/load_lora_adapter":
+            return self._load(handler, body["lora_name"], Path(body["lora_path"]))
+        if handler.path == "/v1/unload_lora_adapter":
+            self.adapters.pop(body["lora_name"], None)
+            return _send(handler, 200, {})
+        if handler.path != "/inference/v1/generate" or self.faults.no_endpoint:
+            return _send(handler, 404, {"detail": "Not Found"})
+        if not body.get("stream"):  # a probe
+            return self._probe(handler, body)
+        self.requests.append(body)
+        if self.faults.statuses:
+            status, headers = self.faults.statuses.pop(0)
+            return _send(
+                handler, status, {"error": {"message": "as the test wants it", "code": status}}, headers
+            )
+        time.sleep(self.faults.hang)
+        if body["model"] != self.name and body["model"] not in self.adapters:
+            return _send(handler, 404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
+        try:
+            context = self._context(body)
+        except ValueError as error:
+            return _send(handler, 400, {"error": {"message": str(error), "code": 400}})
+        self._stream(handler, body, *context)
+
+    def _load(self, handler: BaseHTTPRequestHandler, name: str, folder: Path) -> None:
+        """Adapters, whose layers are called as vLLM calls them."""
+        theirs = f"base_model.model.{DECODERS[self.family.kind]}"
+        ours = f"base_model.model.{self.family.decoder_module}."
+        weights = load_file(folder / "adapter_model.safetensors")
+        assert all(key.startswith(theirs) for key in weights)
+        about = json.loads((folder / "adapter_config.json").read_text())
+        about["base_model_name_or_path"] = str((folder / about["base_model_name_or_path"]).resolve())
+        with self._lock, TemporaryDirectory() as place:
+            Path(place, "adapter_config.json").write_text(json.dumps(about))
+            save_file(
+                {key.replace(theirs, ours): w for key, w in weights.items()},
+                f"{place}/adapter_model.safetensors",
+            )
+            self.adapters[name] = load_family(place, "cpu", "float32")
+        _send(handler, 200, {})
+
+    def _may(self, handler: BaseHTTPRequestHandler) -> bool:
+        if self.faults.key and handler.headers.get("Authorization") != f"Bearer {self.faults.key}":
+            _send(handler, 401, {"error": "Unauthorized"})
+            return False
+        return True
+
+    def _probe(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        (token,) = body["sampling_params"]["allowed_token_ids"]
+        value = 3.0 if self.faults.scores else 0.0 if self.faults.processed else -2.5
+        content = (
+            None if self.faults.no_logprobs else [{"token_id": token, "logprob": value, "top_logprobs": []}]
+        )
+        choice = {
+            "index": 0,
+            "token_ids": [token],
+            "logprobs": {"content": content},
+            "finish_reason": "length",
+        }
+        _send(handler, 200, {"choices": [choice]})
+
+    # --- contexts -------------------------------------------------------------------------------------------------
+
+    def _context(self, body: dict[str, Any]) -> tuple[list[int], list[tuple[int, AudioRef, str]]]:
+        """The expanded ids, and where the audio begins; ValueError for what the real one refuses."""
+        parts = [part for part in body.get("content_parts") or () if part.get("type") == "audio_url"]
+        clips = [] if self.faults.deaf else [(self._clip(part), part["uuid"]) for part in parts]
+        ids: list[int] = []
+        placed: list[tuple[int, AudioRef, str]] = []
+        waiting = iter(clips)
+        for token in body["token_ids"]:
+            clip = next(waiting, None) if token == self.family.audio_id else None
+            if clip is None:
+                ids.append(token)
+                continue
+            placed.append((len(ids), *clip))
+            ids += [token] * self.family.audio_tokens(clip[0])
+        if next(waiting, None) is not None:
+            raise ValueError("more audio than placeholders")
+        if len(ids) + 1 > self.max_model_len:
+            raise ValueError(f"the prompt is longer than the maximum model length of {self.max_model_len}")
+        if self.faults.other_ids:
+            ids[-1] += 1
+        return ids, placed
+
+    def _clip(self, part: dict[str, Any]) -> AudioRef:
+        """Audio under its uuid; what is known under it is not looked at again."""
+        uuid = part["uuid"]
+        if uuid not in self.heard:
+            if part["url"] is None:
+                raise ValueError(f"no data for the item {uuid}, which is not in the cache")
+            kind, _, data = part["url"].partition(",")
+            assert kind == "data:audio/wav;base64"
+            samples, rate = soundfile.read(io.BytesIO(base64.b64decode(data)), dtype="float32")
+            assert rate == self.family.sample_rate
+            ref = Recording.from_array(samples, rate).ref()
+            with self._lock:
+                self.heard[uuid] = ref, self.family.frozen_features([(ref, samples)])
+        return self.heard[uuid][0]
+
+    # --- sampling -------------------------------------------------------------------------------------------------
+
+    def _stream(
+        self,
+        handler: BaseHTTPRequestHandler,
+        body: dict[str, Any],
+        ids: list[int],
+        placed: list[tuple[int, AudioRef, str]],
+    ) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.close_connection = True
+        ranges = [
+            {"offset": at + self.faults.shifted, "length": self.family.audio_tokens(ref)}
+            for at, ref, _ in placed
+        ]
+        head: dict[str, Any] = {
+            "prompt_token_ids": ids,
+            "mm_placeholders": {"audio": ranges} if ranges else None,
+        }
+        if self.faults.silent_ids:
+            head = {}
+        drop = self.faults.drop_after.pop(0) if self.faults.drop_after else None
+        broken = self.faults.error_after.pop(0) if self.faults.error_after else None
+        try:
+            if self.faults.garbage:
+                self.faults.garbage -= 1
+                return self._say(handler, "{" * 40)
+            for number, choice in enumerate(self._choices(body, ids, placed)):
+                if number == drop:
+                    return
+                if number == broken:
+                    return self._say(
+                        handler, json.dumps({"error": {"message": "the engine died", "code": 500}})
+                    )
+                if self.on_token is not None:
+                    self.on_token(number)
+                self._say(handler, json.dumps({"request_id": "r", **head, "choices": [choice]}))
+                head = {}
+            usage = {"prompt_tokens": len(ids), "prompt_tokens_details": {"cached_tokens": 7}}
+            self._say(handler, json.dumps({"request_id": "r", "choices": [], "usage": usage}))
+            self._say(handler, "[DONE]")
+        except OSError:
+            self.aborted += 1
+
+    def _say(self, handler: BaseHTTPRequestHandler, data: str) -> None:
+        handler.wfile.write(f"data: {data}\n\n".encode())
+        handler.wfile.flush()
+
+    def _choices(
+        self, body: dict[str, Any], ids: list[int], placed: list[tuple[int, AudioRef, str]]
+    ) -> Iterator[dict[str, Any]]:
+        """One piece per token."""
+        settings = body["sampling_params"]
+        family = self.adapters.get(body["model"], self.family)
+        noise = torch.Generator().manual_seed(settings["seed"])
+        with self._lock, torch.no_grad():
+            embeds = family.token_embeds(torch.tensor([ids]))
+            for at, ref, uuid in placed:
+                (audio,) = family.audio_embeds([ref], self.heard[uuid][1])
+                embeds[0, at : at + len(audio)] = audio
+            positions = torch.arange(len(ids))[None]
+            hidden, cache = family.forward_embeds(embeds, torch.ones(1, len(ids)), positions, None)
+            scores = family.logits(hidden[0, -1])
+        sampled: list[int] = []
+        while True:
+            token, content = self._choose(settings, scores, noise)
+            sampled.append(token)
+            ended = token in settings["stop_token_ids"]
+            text = family.detokenize(sampled)
+            ended = ended or any(stop in text for stop in settings["stop"])
+            finish = "stop" if ended else "length" if len(sampled) >= settings["max_tokens"] else None
+            versions = [{"version": name, "start": 0, "end": 1} for name in self.faults.versions]
+            yield {
+                "index": 0,
+                "token_ids": [token],
+                "logprobs": {"content": [content]},
+                "finish_reason": finish,
+                "weight_versions": versions if finish and versions else None,
+            }
+            if finish:
+                return
+            with self._lock, torch.no_grad():
+                length = len(ids) + len(sampled)
+                embeds = family.token_embeds(torch.tensor([[token]]))
+                place = torch.tensor([[length - 1]])
+                hidden, cache = family.forward_embeds(embeds, torch.ones(1, length), place, cache)
+                scores = family.logits(hidden[0, -1])
+
+    def _choose(
+        self, settings: dict[str, Any], scores: torch.Tensor, noise: torch.Generator
+    ) -> tuple[int, dict[str, Any]]:
+        temperature = settings["temperature"] or 1.0
+        scores = scores.clone()
+        if self.faults.bans_ignored:
+            scores[self.family.audio_id] = scores.max() + 5
+        raw = scores.log_softmax(-1)
+        if settings.get("logit_bias") and not self.faults.bans_ignored:
+            for token, bias in settings["logit_bias"].items():
+                scores[int(token)] += bias
+        if allowed := settings.get("allowed_token_ids"):
+            left = torch.full_like(scores, float("-inf"))
+            left[allowed] = scores[allowed]
+            scores = left
+        processed = (scores / temperature).log_softmax(-1)
+        if settings["temperature"] == 0:
+            token = int(scores.argmax())
+        else:
+            token = int(torch.multinomial(processed.exp(), 1, generator=noise))
+        said = processed if self.faults.processed else raw
+        top = said.topk(max(1, settings["logprobs"]))
+        likely = [
+            {"token_id": int(i), "logprob": max(float(v), -9999.0)}
+            for v, i in zip(top.values, top.indices, strict=True)
+        ]
+        return token, {"token_id": token, "logprob": float(said[token]), "top_logprobs": likely}
+
+
+class _Server(ThreadingHTTPServer):
+    """Knows its open connections, so that it can go down as a killed process does."""
+
+    daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        self._open: set[Any] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def drop(self) -> None:
+        """Close all connections."""
+        import socket
+
+        for request in list(self._open):
+            try:
+                request.shutdown(socket.SHUT_RDWR)
+            except OSError:  # closed meanwhile
+                pass
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that breaks is no news here."""
+
+
+def _send(
+    handler: BaseHTTPRequestHandler, status: int, said: Any, headers: dict[str, str] | None = None
+) -> None:
+    data = json.dumps(said).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(data)))
+    for name, value in (headers or {}).items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+@contextmanager
+def token_server(family: Family, **options: Any) -> Iterator[TokenServer]:
+    """A server on a free port of this machine, for as long as it is wanted."""
+    server = TokenServer(family, **options)
+    try:
+        yield server
+    finally:
+        server.stop()
