@@ -50,11 +50,6 @@ class Outcome(BaseModel):
     """Hash of the file of questions, model and settings: equal for all lines of one evaluation, whatever its shard."""
 
 
-def is_correct(row: Question, answer: str | None) -> bool:
-    """Whether an answer is right: the gold choice, or equal to one of the right answers after normalisation."""
-    return row.is_right(answer)
-
-
 def wilson(correct: int, total: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share; the whole range where there is nothing to count."""
     if total == 0:

@@ -29,7 +29,6 @@ from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.rewards import Judged, needs_counterfactual
 from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
 from echo_agent.results import EchoResult, result_of
-from echo_agent.scores import is_correct
 from echo_agent.stores import RecordingStore
 from echo_agent.trajectory import Segment, Trajectory
 
@@ -140,7 +139,7 @@ class Rollouts:
             judged = judge(result, task, self._model.family)
             if self._counterfactual and needs_counterfactual(judged):
                 without = await self._result(task, seed, "off")
-                judged = replace(judged, correct_without=is_correct(task.sample, without.answer))
+                judged = replace(judged, correct_without=task.sample.is_right(without.answer))
         except (ContextError, RecordingError, QuestionError) as error:
             return self._failed(task, str(error))
         if result.mixed:
@@ -184,7 +183,7 @@ async def _end_others() -> None:
 def judge(result: EchoResult, task: Task, family: Family) -> Judged:
     """What rewards look at in one run."""
     sample = task.sample
-    correct = is_correct(sample, result.answer)
+    correct = sample.is_right(result.answer)
     return Judged(
         text=result.text,
         correct=correct,

@@ -9,7 +9,7 @@ import pytest
 
 from echo_agent.controls import Control
 from echo_agent.rows import Row
-from echo_agent.scores import Outcome, is_correct, overlap, paired_difference, summarise, wilson
+from echo_agent.scores import Outcome, overlap, paired_difference, summarise, wilson
 
 
 def row(id: str = "a", **fields: Any) -> Row:
@@ -44,7 +44,7 @@ def outcome(
     ],
 )
 def test_choices(answer: str | None, right: bool) -> None:
-    assert is_correct(row(), answer) is right
+    assert row().is_right(answer) is right
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_choices(answer: str | None, right: bool) -> None:
     [("four seven", True), ("Four  Seven!", True), ("47", True), ("4", False), ("", False)],
 )
 def test_open_questions(answer: str, right: bool) -> None:
-    assert is_correct(row(answers=["four seven", "47"]), answer) is right
+    assert row(answers=["four seven", "47"]).is_right(answer) is right
 
 
 def test_wilson_against_published_values() -> None:

@@ -140,6 +140,10 @@ class TokenClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.replicas.http.aclose()
+        # A stream that was left early closes in tasks that the loop has only noted so far.
+        await asyncio.sleep(0)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
         self._loop.stop()
 
     # --- servers --------------------------------------------------------------------------------------------------
