@@ -7,20 +7,21 @@ expensive to repeat is computed once, and the model sees exactly what it sees wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from echo_agent.finetune.data.natural.asking import Asked
+from echo_agent.finetune.small.tree_attention import Tree
 from echo_agent.small.processing import ANSWER, ANSWER_END, ASSISTANT, TURN_END, USER
 
 IGNORED = -100
 STEP = 64
-"""Batches are padded to a multiple of this: for each new shape the products on a CPU are prepared anew."""
+"""Rows are padded to a multiple of this: for each new shape the products on a CPU are prepared anew."""
 
 
 def first_text(timeline: str) -> str:
@@ -48,6 +49,21 @@ class Pack:
     branch: list[int]
     """0 for what is shared, then the number of the question that each token belongs to."""
     positions: list[int]
+
+    def with_fewer(self, token: int, most: int) -> Pack:
+        """The same where no more than ``most`` of one token stand in a row; the others keep their positions.
+
+        Empty places of a listen say nothing, and are most of what a lesson in listening would cost.
+        """
+        kept, run = list[int](), 0
+        for place, one in enumerate(self.ids):
+            run = run + 1 if one == token else 0
+            if run <= most:
+                kept.append(place)
+        ids, labels, branch, positions = (
+            [row[place] for place in kept] for row in (self.ids, self.labels, self.branch, self.positions)
+        )
+        return Pack(ids, labels, branch, positions)
 
 
 def pack(tokenizer: Any, timeline: str, questions: Sequence[Asked]) -> Pack:
@@ -83,33 +99,33 @@ def pack_branches(shared: Sequence[int], branches: Sequence[Sequence[Stretch]]) 
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Several packs, padded on the right."""
+class Row:
+    """Packs one behind the other: all their tokens go through the layers at once."""
 
     ids: Tensor
-    """``[batch, length]``"""
+    """``[1, length]``"""
     positions: Tensor
-    mask: Tensor
-    """What each token may see ``[batch, 1, length, length]``."""
     labels: Tensor
     """The token that follows each place, -100 where it is not learned."""
+    trees: tuple[Tree, ...]
+    """Who sees whom: a tree for each pack, and one of padding."""
 
 
-def batch(packs: Sequence[Pack], pad: int) -> Batch:
-    """Pad packs to one batch."""
-    size = math.ceil(max(len(pack.ids) for pack in packs) / STEP) * STEP
-
-    def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-        return torch.tensor([[*row, *[value] * (size - len(row))] for row in rows])
-
-    branch = padded([p.branch for p in packs], -1)
-    same = branch[:, :, None] == branch[:, None, :]
-    earlier = torch.ones(size, size, dtype=torch.bool).tril()
-    mask = (same | (branch == 0)[:, None, :]) & earlier
-    # A token's label is the one after it; the first of each question follows the last that is shared, and is given.
-    labels = padded([p.labels for p in packs], IGNORED)
-    following = torch.full_like(labels, IGNORED)
-    following[:, :-1] = torch.where(same.diagonal(1, 1, 2), labels[:, 1:], IGNORED)
-    return Batch(
-        padded([p.ids for p in packs], pad), padded([p.positions for p in packs], 0), mask[:, None], following
+def row_of(packs: Sequence[Pack], pad: int) -> Row:
+    """Lay packs in a row, padded at its end."""
+    ids, positions, labels, trees = list[int](), list[int](), list[int](), list[Tree]()
+    for one in packs:
+        sizes = [len(list(run)) for _, run in groupby(one.branch)]
+        trees.append(Tree(len(ids), sizes[0], tuple(sizes[1:])))
+        ids += one.ids
+        positions += one.positions
+        # A token's label is the one behind it; the last of a branch has none, and the next begins with what is given.
+        labels += [*one.labels[1:], IGNORED]
+    spare = -len(ids) % STEP
+    trees += [Tree(len(ids), spare)] if spare else []
+    return Row(
+        torch.tensor([ids + [pad] * spare]),
+        torch.tensor([positions + list(range(spare))]),
+        torch.tensor([labels + [IGNORED] * spare]),
+        tuple(trees),
     )

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,8 @@ from echo_agent.finetune.data.natural.timelines import as_text, simulate, talk_t
 from echo_agent.finetune.nano.steps import cut_log, log_step, save_checkpoint, warmed_cosine
 from echo_agent.finetune.small import listens
 from echo_agent.finetune.small.listens import Listener
-from echo_agent.finetune.small.packing import IGNORED, Batch, Pack, batch, pack
+from echo_agent.finetune.small.packing import IGNORED, Pack, Row, pack, row_of
+from echo_agent.finetune.small.tree_attention import TREES
 from echo_agent.locks import locked_folder
 from echo_agent.small.processing import AUDIO
 
@@ -41,6 +40,8 @@ LONGEST_TALK = 24
 """Lines of the longest talk: what a listen cannot hold is not read at once either."""
 TALK_QUESTIONS = 2
 """Questions about a talk that is heard in listens: each brings listens of its own."""
+BLANKS = 2
+"""Empty places of a listen that are read, of all that stand in a row."""
 HARD = {"order/sequence": 3.0, "order/nth": 2.0, "count/different": 2.0, "when/half": 2.0, "when/part": 2.0}
 HARD |= {"duration/longer": 2.0, "loudness/louder": 2.0, "order/last": 2.0, "order/before": 2.0}
 """Kinds that are learned last, and how much oftener they are asked."""
@@ -62,6 +63,8 @@ class TextConfig:
     learning_rate: float = 3e-4
     warmup: int = 40
     weight_decay: float = 0.01
+    frozen: int = 8
+    """Layers, from below, that stay as they are: they know English, and cost a third."""
     seed: int = 0
     save_every: int = 100
 
@@ -91,19 +94,21 @@ def talk_lesson(tokenizer: Any, rng: np.random.Generator, size: int) -> Pack:
     return pack(tokenizer, talk_text(talk.lines), drawn)
 
 
-def lessons(tokenizer: Any, step: int, config: TextConfig) -> list[Batch]:
-    """The recordings of a step, one by one, with their questions: a function of the seed and the step."""
+def lessons(tokenizer: Any, step: int, config: TextConfig) -> Row:
+    """The recordings of a step with their questions: a function of the seed and the step."""
     rng = np.random.default_rng([config.seed, step])
-    listener = Listener(tokenizer, tokenizer.convert_tokens_to_ids(AUDIO))
+    blank = tokenizer.convert_tokens_to_ids(AUDIO)
+    listener = Listener(tokenizer, blank)
     packs: list[Pack] = []
     while not packs or sum(len(p.ids) for p in packs) < 0.85 * config.tokens:
         is_talk, is_heard = rng.random() < config.talks, rng.random() < config.heard
         if is_heard:
             size = TALK_QUESTIONS if is_talk else config.questions
-            packs.append((listens.talk_lesson if is_talk else listens.sound_lesson)(listener, rng, size))
+            one = (listens.talk_lesson if is_talk else listens.sound_lesson)(listener, rng, size)
+            packs.append(one.with_fewer(blank, BLANKS))
         else:
             packs.append((talk_lesson if is_talk else lesson)(tokenizer, rng, config.questions))
-    return [batch([one], tokenizer.pad_token_id) for one in packs]
+    return row_of(packs, tokenizer.pad_token_id)
 
 
 def rate_at(step: int, config: TextConfig) -> float:
@@ -111,39 +116,48 @@ def rate_at(step: int, config: TextConfig) -> float:
     return warmed_cosine(step, config.learning_rate, config.warmup, config.steps, 0.05)
 
 
-def learn(model: Any, parts: Sequence[Batch]) -> float:
-    """Add the gradients of a step; its mean cross-entropy.
-
-    Recordings go through one by one: none is padded to another's length, and little memory is held at once.
-    """
-    written = sum(int((part.labels != IGNORED).sum()) for part in parts)
-    total = 0.0
-    for part in parts:
-        loss = loss_of(model, part) * (int((part.labels != IGNORED).sum()) / written)
-        loss.backward()
-        total += loss.item()
-    return total
-
-
-def loss_of(model: Any, part: Batch) -> torch.Tensor:
+def loss_of(model: Any, row: Row) -> torch.Tensor:
     """Mean cross-entropy of what is written; logits are computed for these tokens alone."""
     device = model.device
-    with torch.autocast(device.type, torch.bfloat16):
-        hidden = model.model(
-            input_ids=part.ids.to(device),
-            attention_mask=_additive(part.mask.to(device)),
-            position_ids=part.positions.to(device),
-            use_cache=False,
-        ).last_hidden_state
-        labels = part.labels.to(device)
-        logits = model.lm_head(hidden[labels != IGNORED])
+    hidden = model.model(
+        input_ids=row.ids.to(device), position_ids=row.positions.to(device), use_cache=False, trees=row.trees
+    ).last_hidden_state
+    labels = row.labels.to(device)
+    logits = model.lm_head(hidden[labels != IGNORED])
     return nn.functional.cross_entropy(logits.float(), labels[labels != IGNORED])
 
 
-def _additive(mask: torch.Tensor) -> torch.Tensor:
-    """Minus infinity where nothing may be seen; padding sees itself, or its softmax would have nothing."""
-    seen = mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
-    return torch.zeros(seen.shape, dtype=torch.bfloat16, device=mask.device).masked_fill(~seen, -math.inf)
+class Masters:
+    """The trained weights in float32, of which the model computes with copies in bfloat16."""
+
+    def __init__(self, model: Any, config: TextConfig) -> None:
+        """Take the weights that require gradients, and begin an optimiser for them."""
+        self._used = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.weights = {name: p.detach().float().clone() for name, p in self._used.items()}
+        self.optimiser = torch.optim.AdamW(
+            self.weights.values(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    def step(self, rate: float) -> None:
+        """Take the model's gradients and move the weights."""
+        for name, used in self._used.items():
+            assert used.grad is not None
+            self.weights[name].grad, used.grad = used.grad.float(), None
+        nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.copy()
+
+    @torch.no_grad()
+    def copy(self) -> None:
+        """Have the model compute with the weights as they are."""
+        for name, used in self._used.items():
+            used.copy_(self.weights[name])
 
 
 def train(source: Path, folder: Path, config: TextConfig) -> None:
@@ -165,42 +179,40 @@ def _train(source: Path, folder: Path, config: TextConfig) -> None:
     settings.write_text(json.dumps(asdict(config), indent=1))
     tokenizer: Any = AutoTokenizer.from_pretrained(source)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # On a CPU the fused kernel's backward pass with a mask takes five times as long as plain products.
-    attention = "sdpa" if device == "cuda" else "eager"
-    model: Any = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation=attention)
-    model.to(device).train()
+    model: Any = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation=TREES)
     model.get_input_embeddings().requires_grad_(False)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
-    )
+    model.model.layers[: config.frozen].requires_grad_(False)
+    model.to(device).train()
+    masters = Masters(model, config)
     step, spent = 0, 0.0
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
-        model.load_state_dict(state["model"], strict=False)
-        optimiser.load_state_dict(state["optimiser"])
+        for name, weight in masters.weights.items():
+            weight.copy_(state["model"][name])
+        masters.optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["seconds"]
         print(f"resuming at step {step}", flush=True)
+    model.to(torch.bfloat16)
+    masters.copy()
     cut_log(folder, step)
     begun, losses = time.monotonic() - spent, list[float]()
     while step < config.steps:
-        parts = lessons(tokenizer, step, config)
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, config)
-        optimiser.zero_grad(set_to_none=True)
-        losses.append(learn(model, parts))
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
+        loss = loss_of(model, lessons(tokenizer, step, config))
+        loss.backward()
+        masters.step(rate_at(step, config))
+        losses.append(loss.item())
         step += 1
         if step % 10 == 0 or step == config.steps:
             log_step(folder, step, config.steps, losses, time.monotonic() - begun)
             losses.clear()
         if step % config.save_every == 0 or step == config.steps:
-            weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-            state = {"model": weights, "optimiser": optimiser.state_dict(), "step": step}
+            state = {"model": masters.weights, "optimiser": masters.optimiser.state_dict(), "step": step}
             save_checkpoint(checkpoint, {**state, "seconds": time.monotonic() - begun})
-    model.save_pretrained(folder / "model")
+    # What was not trained is as exact as it came, not rounded to bfloat16.
+    whole: Any = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32)
+    whole.load_state_dict(masters.weights, strict=False)
+    whole.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
 
 

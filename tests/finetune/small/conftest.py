@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from echo_agent.finetune.small.tree_attention import TREES
 from echo_agent.small.processing import CONTROL, MARKUP
 from tests.small.tiny_small import byte_tokenizer
 
@@ -19,7 +20,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return byte_tokenizer((*CONTROL, *MARKUP))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model() -> Any:
     """Two layers with random weights."""
     torch.manual_seed(0)
@@ -27,13 +28,13 @@ def model() -> Any:
         vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
     )  # fmt: skip
-    return LlamaForCausalLM._from_config(config, attn_implementation="eager").eval()
+    return LlamaForCausalLM._from_config(config, attn_implementation=TREES).eval()
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory, model: Any, tokenizer: Any) -> Path:
+@pytest.fixture
+def source(tmp_path: Path, model: Any, tokenizer: Any) -> Path:
     """Both in a folder, as the converter writes them."""
-    folder = tmp_path_factory.mktemp("smollm2")
+    folder = tmp_path / "smollm2"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -8,23 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.small import text_first
-from echo_agent.finetune.small.packing import batch
 from echo_agent.finetune.small.text_first import (
     TextConfig,
-    learn,
     lessons,
-    loss_of,
     rate_at,
     talk_lesson,
     train,
 )
 
-CONFIG = TextConfig(steps=4, tokens=400, questions=2, warmup=1, save_every=2)
+CONFIG = TextConfig(steps=4, tokens=400, questions=2, warmup=1, save_every=2, frozen=1)
 
 
 class Stopped(Exception):
@@ -50,7 +46,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
     assert all(bool((whole[name] == stopped[name]).all()) for name in whole)
     before = load_file(source / "model.safetensors")
     moved = {name for name in whole if not bool((whole[name] == before[name]).all())}
-    assert moved and not any("embed_tokens" in name for name in moved)
+    assert moved and not any("embed_tokens" in name or "layers.0." in name for name in moved)
     assert [json.loads(line)["step"] for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()] == [
         4
     ]
@@ -63,22 +59,8 @@ def test_another_run_is_not_continued(source: Path, tmp_path: Path) -> None:
 
 
 def test_lessons_are_a_function_of_the_step(tokenizer: Any) -> None:
-    first, again, other = (
-        [part.ids.tolist() for part in lessons(tokenizer, step, CONFIG)] for step in (7, 7, 8)
-    )
+    first, again, other = (lessons(tokenizer, step, CONFIG).ids.tolist() for step in (7, 7, 8))
     assert first == again and first != other
-
-
-def test_the_gradient_of_a_step_is_that_of_all_its_tokens(tokenizer: Any, model: Any) -> None:
-    packs = [talk_lesson(tokenizer, np.random.default_rng(seed), size) for seed, size in ((1, 1), (2, 4))]
-    alone = learn(model, [batch([one], tokenizer.pad_token_id) for one in packs])
-    apart = [p.grad.clone() for p in model.model.layers.parameters()]
-    model.zero_grad()
-    loss = loss_of(model, batch(packs, tokenizer.pad_token_id))
-    loss.backward()
-    assert alone == pytest.approx(loss.item(), rel=1e-3)
-    for one, p in zip(apart, model.model.layers.parameters(), strict=True):
-        torch.testing.assert_close(one, p.grad, atol=1e-3, rtol=0.05)
 
 
 def test_a_talk_is_a_lesson(tokenizer: Any) -> None:
