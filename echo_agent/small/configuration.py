@@ -30,6 +30,7 @@ class SmallConfig(PreTrainedConfig):
         taught: Sequence[bool] = (True,),
         struck: Sequence[bool] = (False,),
         yamnet_classes: Sequence[Sequence[int]] = ((0,),),
+        thresholds: Sequence[float] | None = None,
         head_dim: int = 256,
         head_blocks: int = 3,
         middle_layer: int = 2,
@@ -49,6 +50,8 @@ class SmallConfig(PreTrainedConfig):
             taught: Which of them the head was taught; the others are YAMNet's.
             struck: Which of them come in strokes, which are counted.
             yamnet_classes: YAMNet's classes that mean each of them.
+            thresholds: The logit of these from which a sound that the head was not taught counts as heard; 0 where
+                it is not given.
             head_dim: Width of the head.
             head_blocks: Its convolutions.
             middle_layer: The layer of Whisper's encoder that sounds are heard in.
@@ -62,8 +65,9 @@ class SmallConfig(PreTrainedConfig):
         Raises:
             ValueError: A value is out of its range, or the lists are of unequal length.
         """
-        if not len(sounds) == len(taught) == len(struck) == len(yamnet_classes):
-            raise ValueError("sounds, taught, struck and yamnet_classes must be of one length")
+        thresholds = [0.0] * len(sounds) if thresholds is None else thresholds
+        if not len(sounds) == len(taught) == len(struck) == len(yamnet_classes) == len(thresholds):
+            raise ValueError("sounds, taught, struck, yamnet_classes and thresholds must be of one length")
         for name, value in (
             ("sound_tokens", sound_tokens),
             ("word_tokens", word_tokens),
@@ -75,6 +79,7 @@ class SmallConfig(PreTrainedConfig):
             raise ValueError(f"words_seconds is {words_seconds!r}: a number up to 30 is expected")
         self.sounds, self.taught, self.struck = list(sounds), list(taught), list(struck)
         self.yamnet_classes = [list(classes) for classes in yamnet_classes]
+        self.thresholds = [float(value) for value in thresholds]
         self.head_dim, self.head_blocks, self.middle_layer = head_dim, head_blocks, middle_layer
         self.sound_tokens, self.word_tokens, self.words_seconds = sound_tokens, word_tokens, words_seconds
         self.audio_token_id, self.blank_token_id = audio_token_id, blank_token_id

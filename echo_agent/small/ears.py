@@ -2,7 +2,8 @@
 
 YAMNet's features and scores, and the middle layer of Whisper's encoder, every 0.48 s; a small convolutional head is
 trained on them to name the sounds of each step. A sound that the head was never taught is named by YAMNet alone, by the
-classes of AudioSet that mean it, so that what has a name can be named without a clip to train on.
+classes of AudioSet that mean it, so that what has a name can be named without a clip to train on. How certain YAMNet
+must be is another matter for each name: it must stand above what YAMNet says of it where it is not.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ STEP_SECONDS = HOP_SECONDS
 """Seconds of one step."""
 PATCHES = 64
 """Most patches that go through YAMNet at once."""
+NEVER = -30.0
+"""Logit of a sound that YAMNet has no class for."""
 _FRAMES = round(STEP_SECONDS * FRAMES_PER_SECOND)
 """Frames of Whisper's encoder in a step."""
 
@@ -31,14 +34,18 @@ class SoundHead(nn.Module):
     def __init__(self, config: SmallConfig) -> None:
         """Build with random weights."""
         super().__init__()
-        width, dim = WIDTH + CLASSES + 2 * config.whisper_config.d_model, config.head_dim
-        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
+        self._widths, dim = (WIDTH, CLASSES, 2 * config.whisper_config.d_model), config.head_dim
+        # Each of the three is on a scale of its own: under one norm the largest would drown the others.
+        self.scales = nn.ModuleList(nn.LayerNorm(width) for width in self._widths)
+        self.enter = nn.Linear(sum(self._widths), dim)
         self.blocks, self.norms = dilated(dim, config.head_blocks, dropout=0.2)
         self.leave = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, len(config.sounds)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``[listens, steps, sounds]`` of features ``[listens, steps, width]``."""
-        return self.leave(convolved(self.enter(features), self.blocks, self.norms))
+        sources = zip(self.scales, features.split(self._widths, dim=-1), strict=True)
+        scaled = torch.cat([scale(source) for scale, source in sources], dim=-1)
+        return self.leave(convolved(self.enter(scaled), self.blocks, self.norms))
 
 
 class Ears(nn.Module):
@@ -46,6 +53,8 @@ class Ears(nn.Module):
 
     taught: Tensor
     """Which sounds the head was taught ``[sounds]``."""
+    thresholds: Tensor
+    """YAMNet's logit from which each of the others counts as heard ``[sounds]``."""
 
     def __init__(self, config: SmallConfig) -> None:
         """Build with random weights."""
@@ -53,6 +62,7 @@ class Ears(nn.Module):
         self.yamnet = Yamnet()
         self.head = SoundHead(config)
         self.register_buffer("taught", torch.tensor(config.taught))
+        self.register_buffer("thresholds", torch.tensor(config.thresholds))
         self._classes = config.yamnet_classes
 
     def features(self, samples: Tensor, middle: Tensor) -> Tensor:
@@ -63,17 +73,18 @@ class Ears(nn.Module):
             middle: The middle layer of Whisper's encoder over the whole listen ``[frames, d_model]``.
         """
         parts = [self.yamnet(part.to(middle)) for part in patches(samples.cpu()).split(PATCHES)]
-        heard = torch.cat(
-            [torch.cat([features, torch.logit(scores, 1e-6)], dim=1) for features, scores in parts]
-        )
+        heard = torch.cat([torch.cat(part, dim=1) for part in parts])
         return torch.cat([heard, _steps(middle, len(heard))], dim=1)
 
     def scores(self, features: Tensor) -> Tensor:
         """How certain each sound is at each step ``[steps, sounds]``, 0 to 1."""
-        learned = self.head(features[None])[0].sigmoid()
-        named = features[:, WIDTH : WIDTH + CLASSES].sigmoid()
-        given = torch.stack([_greatest(named, classes) for classes in self._classes], dim=1)
-        return torch.where(self.taught, learned, given)
+        learned = self.head(features[None])[0]
+        return torch.where(self.taught, learned, self.named(features) - self.thresholds).sigmoid()
+
+    def named(self, features: Tensor) -> Tensor:
+        """YAMNet's logit of each sound: that of its likeliest class ``[steps, sounds]``."""
+        logits = features[:, WIDTH : WIDTH + CLASSES]
+        return torch.stack([_greatest(logits, classes) for classes in self._classes], dim=1)
 
 
 def _steps(middle: Tensor, steps: int) -> Tensor:
@@ -84,8 +95,8 @@ def _steps(middle: Tensor, steps: int) -> Tensor:
     return torch.cat([bins.mean(1), bins.amax(1)], dim=1)
 
 
-def _greatest(scores: Tensor, classes: Sequence[int]) -> Tensor:
-    return scores[:, list(classes)].amax(1) if classes else scores.new_zeros(len(scores))
+def _greatest(logits: Tensor, classes: Sequence[int]) -> Tensor:
+    return logits[:, list(classes)].amax(1) if classes else logits.new_full((len(logits),), NEVER)
 
 
 def class_indices(names: Sequence[str], known: Sequence[str]) -> list[int]:

@@ -56,9 +56,9 @@ class Yamnet(nn.Module):
         self.classifier = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``[n, 1024]`` and scores from 0 to 1 ``[n, 521]`` of patches ``[n, 96, 64]``."""
+        """Features ``[n, 1024]`` and logits ``[n, 521]`` of patches ``[n, 96, 64]``."""
         features = self.layers(patches[:, None]).mean(dim=(2, 3))
-        return features, self.classifier(features).sigmoid()
+        return features, self.classifier(features)
 
 
 @cache

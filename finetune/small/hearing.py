@@ -44,6 +44,10 @@ SETTINGS = SceneSettings(
 """Loud and soft ones, a few at a time."""
 COVERED = 0.3
 """Share of a step that an event must fill to be heard in it."""
+FALSE_ALARMS = 1e-4
+"""Share of steps in which a name that the head was not taught may be heard where it is not."""
+LEAST_LOGIT = -1.0
+"""A name that YAMNet finds less likely than this is not heard, however rare it is."""
 BATCH, EPOCHS, RATE = 16, 20, 2e-3
 
 
@@ -153,12 +157,24 @@ def train_head(head: SoundHead, paths: Sequence[Path], *, yamnet: bool = True, s
     return losses
 
 
-def teach(family: SmallFamily, bank: SoundBank) -> None:
-    """Note which sounds the bank has: these the head names from now on."""
+def thresholds(family: SmallFamily, paths: Sequence[Path]) -> list[float]:
+    """The logit that each name passes in one of ten thousand steps of scenes in which no such sound is.
+
+    Scenes hold sounds of the bank alone, so what YAMNet says of all other names in them is a false alarm.
+    """
+    ears: Any = family.model.model.ears
+    named = torch.cat([ears.named(scene.float()) for path in paths for scene in read_part(path).features])
+    return [max(LEAST_LOGIT, value) for value in torch.quantile(named, 1 - FALSE_ALARMS, dim=0).tolist()]
+
+
+def teach(family: SmallFamily, bank: SoundBank, paths: Sequence[Path]) -> None:
+    """Note which sounds the bank has: these the head names from now on; YAMNet names the others, with thresholds."""
     heard = {sounds()[label].plain for label in (*bank.sounds, "voice") if label in sounds()}
     family.config.taught = [name in heard for name in family.config.sounds]
     ears: Any = family.model.model.ears
     ears.taught.copy_(torch.tensor(family.config.taught))
+    family.config.thresholds = thresholds(family, paths)
+    ears.thresholds.copy_(torch.tensor(family.config.thresholds))
 
 
 def main() -> None:
@@ -177,7 +193,7 @@ def main() -> None:
         paths = hear_parts(family, bank, args.run / "scenes", args.scenes, args.seed)
         losses = train_head(family.model.model.ears.head, paths, seed=args.seed)
         say(f"loss {losses[0]:.4f} to {losses[-1]:.4f}")
-        teach(family, bank)
+        teach(family, bank, paths)
         family.save(args.run / "model")
 
 

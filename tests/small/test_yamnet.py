@@ -23,6 +23,6 @@ def test_a_click_is_in_the_patches_that_cover_it() -> None:
 def test_shapes_and_stride() -> None:
     model = Yamnet().eval()
     with torch.inference_mode():
-        features, scores = model(patches(torch.randn(2 * RATE)))
-    assert features.shape == (4, WIDTH) and scores.shape == (4, CLASSES)
+        features, logits = model(patches(torch.randn(2 * RATE)))
+    assert features.shape == (4, WIDTH) and logits.shape == (4, CLASSES)
     assert sum(p.numel() for p in model.parameters()) == 3_729_481

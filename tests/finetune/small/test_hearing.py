@@ -18,6 +18,7 @@ from echo_agent.finetune.small.hearing import (
     read_part,
     targets,
     teach,
+    thresholds,
     train_head,
     without_yamnet,
 )
@@ -56,7 +57,7 @@ def test_parts_that_are_there_are_not_heard_again(tmp_path: Path, monkeypatch: p
     assert [path.read_bytes() for path in first] == before and first[0].stat().st_mtime_ns == written
     part = read_part(first[0])
     assert part.features.shape[:2] == part.targets.shape[:2] and part.targets.shape[2] == 4
-    teach(family, bank)
+    teach(family, bank, first)
     assert family.config.taught == [
         True,
         False,
@@ -64,6 +65,21 @@ def test_parts_that_are_there_are_not_heard_again(tmp_path: Path, monkeypatch: p
         True,
     ]  # there is no church bell; a voice is always taught
     assert family.model.model.ears.taught.tolist() == family.config.taught
+    assert family.model.model.ears.thresholds.tolist() == pytest.approx(family.config.thresholds)
+
+
+def test_a_name_that_was_not_taught_must_stand_above_its_false_alarms(tmp_path: Path) -> None:
+    family = tiny_small()
+    width = WIDTH + CLASSES + 2 * family.config.whisper_config.d_model
+    features = torch.full((2, 5000, width), -9.0)
+    features[0, 0, WIDTH + 195] = 2.0  # a church bell, in a step of ten thousand
+    features[1, :, WIDTH + 283] = 1.0  # rain, in all of one scene
+    save_file(
+        {"features": features.half(), "targets": torch.zeros(2, 5000, 4, dtype=torch.uint8)},
+        tmp_path / "0.safetensors",
+    )
+    dog, bell, rain, _ = thresholds(family, [tmp_path / "0.safetensors"])
+    assert dog == -1.0 and bell == -1.0 and rain == pytest.approx(1.0)
 
 
 def test_a_head_learns_what_both_networks_say(tmp_path: Path) -> None:
