@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
     from echo_agent.families.base import Family
 
+SILENT = "it is silent: nothing can be heard in it"
+"""What is said of a recording beside an answer that was made of nothing."""
 REPEATS = 3
 """So many repeats of the same words in a row are a loop: decoding ends there."""
 
@@ -471,6 +473,6 @@ def _noted(result: EchoResult, recordings: Sequence[Recording]) -> EchoResult:
     result.notes = tuple(
         f"{recording.name}: {note}" if several else note
         for recording in recordings
-        for note in recording.notes
+        for note in (*recording.notes, *((SILENT,) if recording.is_silent else ()))
     )
     return result

@@ -23,10 +23,17 @@ Audios: TypeAlias = "Audio | list[Audio]"
 
 
 def opened(audio: Any, longest: float) -> Recording:
-    """Open what was given, and hash it: both read the file, which must not happen in an event loop.
+    """Open what was given, hash it, and look whether it is silent: what reads the file must not in an event loop.
 
     A file of more than ``longest`` seconds is refused before it is decoded.
     """
+    recording = _opened(audio, longest)
+    recording.ref()
+    _ = recording.is_silent
+    return recording
+
+
+def _opened(audio: Any, longest: float) -> Recording:
     if isinstance(audio, tuple) and len(audio) == 2:
         return Recording.from_array(*audio)
     if hasattr(audio, "get_array_of_samples"):  # pydub's class is not imported for those who do not use it
@@ -38,9 +45,7 @@ def opened(audio: Any, longest: float) -> Recording:
             f"{type(audio).__name__}: "
             "samples alone do not say at which rate they were taken"
         )
-    recording = audio if isinstance(audio, Recording) else Recording.open(audio, longest)
-    recording.ref()
-    return recording
+    return audio if isinstance(audio, Recording) else Recording.open(audio, longest)
 
 
 def opened_all(audio: Any, longest: float) -> list[Recording]:

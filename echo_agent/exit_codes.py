@@ -8,5 +8,7 @@ BAD_INPUT = 2
 """The input cannot be used; one line on stderr says why."""
 UNPARSED = 3
 """The model gave no answer that can be read."""
+NOT_UNDERSTOOD = 4
+"""The model was not asked: the question has words that it does not know."""
 INTERRUPTED = 130
 """Ctrl-C."""

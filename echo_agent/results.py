@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -64,8 +64,9 @@ class EchoResult(BaseModel):
 
     answer: str | None
     """The answer (with choices: the choice, as it was given); None where none could be read."""
-    status: Status
-    """``answered``, or ``unparsed``: nothing was written that is an answer. It is never guessed."""
+    status: Status | Literal["not_understood"]
+    """``answered``, or ``unparsed``: nothing was written that is an answer. It is never guessed. From ``ask`` as a
+    command also ``not_understood``: the model was not asked, since it does not know the words (``notes``)."""
     confidence: float | None
     """Probability, 0 to 1, that the policy gives to the answer as it is written, its closing tag included: the product
     of its tokens' recorded probabilities (all tokens allowed, at the sampling temperature; 1 where greedy). A choice
@@ -163,6 +164,27 @@ def result_of(
     )
     result._messages = messages
     return result
+
+
+def not_understood(model: str, words: Sequence[str]) -> EchoResult:
+    """What comes of a question with words that a model does not know: nothing, and a note that names them."""
+    return EchoResult(
+        answer=None,
+        status="not_understood",
+        confidence=None,
+        forced=False,
+        budget_exhausted=False,
+        choice_index=None,
+        relistens=[],
+        seconds_heard=0.0,
+        tokens={"prompt": 0, "sampled": 0, "audio": 0},
+        timings={"load": 0.0, "encode": 0.0, "prefill": 0.0, "decode": 0.0},
+        model=model,
+        text="",
+        notes=(
+            f"{model} does not know the word{'s' * (len(words) > 1)} {', '.join(words)}, and was not asked",
+        ),
+    )
 
 
 def _confidence(messages: Sequence[BaseMessage], family: Family) -> float:

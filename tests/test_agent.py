@@ -47,6 +47,14 @@ def same(a: EchoResult, b: EchoResult):
     assert np.allclose(a.trajectory.logprobs, b.trajectory.logprobs, atol=1e-4)
 
 
+def test_silence_is_called_silence(agent):
+    silent = Recording.from_array(np.zeros(16000), 16000, "room.wav")
+    assert agent.ask(silent, "What barks?", CHOICES).notes == ("it is silent: nothing can be heard in it",)
+    several = asyncio.run(agent.aask([silent, AUDIO], "What barks?", CHOICES)).notes
+    assert several == ("room.wav: it is silent: nothing can be heard in it",)
+    assert agent.ask(AUDIO, "What barks?", CHOICES).notes == ()
+
+
 def test_the_result_says_everything(agent):
     result = agent.ask(AUDIO, "What barks?", CHOICES)
     data = json.loads(result.model_dump_json())

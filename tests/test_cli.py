@@ -120,6 +120,18 @@ def test_ask_json(run: Run, models: Path, sound: Path) -> None:
     assert "<seg>2.0, 4.0; speed=0.5</seg>" in result["text"]
 
 
+def test_words_that_the_embedded_model_was_not_taught_are_named(run: Run, sound: Path) -> None:
+    asked = ("ask", sound, "Which sheep is heard first?", "--choices", "the bell | Schafe")
+    said = "echo-agent: echo-nano does not know the words sheep, schafe, and was not asked"
+    code, out, err = run(*asked)
+    assert (code, out) == (4, "") and err.startswith(said) and err.count("\n") == 1
+    code, out, err = run(*asked, "--json")
+    result = json.loads(out)
+    assert code == 4 and result["status"] == "not_understood" and result["answer"] is None
+    assert result["notes"] == [said.removeprefix("echo-agent: ")]
+    refused(run("ask", "none.wav", *asked[2:]), "none.wav")
+
+
 def test_answers_are_guided_unless_they_shall_be_free(run: Run, models: Path, sound: Path) -> None:
     arguments = ("ask", sound, "What is it?", "--choices", "a cow|a pig", "--model", models / "once")
     for guided in ((), ("--guided",)):

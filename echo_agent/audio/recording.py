@@ -13,6 +13,8 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -213,6 +215,17 @@ class Recording:
     def duration(self) -> float:
         """Length in seconds."""
         return self.frames / self.rate
+
+    @cached_property
+    def is_silent(self) -> bool:
+        """Whether no stretch of half a minute is louder than a quiet room; read up to the first that is.
+
+        Raises:
+            RecordingError: As for `read`.
+        """
+        edges = [*np.arange(0.0, self.duration, _CHUNK_SECONDS).tolist(), self.duration]
+        spans = ((start, end) for start, end in pairwise(edges) if end > start)
+        return all(is_silent(self.read(start, end, self.rate)) for start, end in spans)
 
     @property
     def nbytes(self) -> int:

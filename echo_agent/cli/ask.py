@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -23,9 +23,10 @@ from echo_agent.cli.status import StatusLine
 from echo_agent.console import console
 from echo_agent.disk import real_path, write_whole
 from echo_agent.errors import DataError, QuestionError
-from echo_agent.exit_codes import UNPARSED
+from echo_agent.exit_codes import NOT_UNDERSTOOD, UNPARSED
 from echo_agent.families.base import TAIL
 from echo_agent.families.hearing import longest_recording
+from echo_agent.families.known_words import unknown_words
 from echo_agent.families.loading import EMBEDDED
 from echo_agent.terminal import printable, say, say_json
 
@@ -50,7 +51,10 @@ def run(
     report: str | None,
     **options: Any,
 ) -> None:
-    """Ask, print what came of it, and write what was asked for; exit code 3 where no answer could be read."""
+    """Ask, print what came of it, and write what was asked for.
+
+    The exit code is 3 where no answer could be read, and 4 where the model does not know the words of the question.
+    """
     check_question(question, choices)
     for name, path in (("--trace", trace), ("--plot", plot), ("--report", report)):
         check_output(name, path, file)
@@ -60,6 +64,9 @@ def run(
         status.say(f"opening {printable(Path(file).name)}")
         with quiet_decoders():
             recording = Recording.open(file, longest_for(model))
+        if model == EMBEDDED and (unknown := unknown_words(question, choices)):
+            status.clear()
+            answer_nothing(model, unknown, as_json=as_json)
         screen = _screen(recording, status) if not as_json else None
         with load_agent(model, device, status, server=server, served_as=served_as, **placed) as agent:
             from echo_agent.traces import trace_of
@@ -97,6 +104,18 @@ def run(
         if screen is None:
             say("echo-agent: no answer could be read", error=True)
         raise typer.Exit(UNPARSED)
+
+
+def answer_nothing(model: str, unknown: Sequence[str], *, as_json: bool) -> NoReturn:
+    """Say that a question has words that a model does not know, which is not loaded then; exit code 4."""
+    from echo_agent.results import not_understood
+
+    result = not_understood(model, unknown)
+    if as_json:
+        say_json(result.model_dump(mode="json"), compact=True)
+    for note in result.notes:
+        say(f"echo-agent: {printable(note)} (echo-agent models lists the sounds that it knows)", error=True)
+    raise typer.Exit(NOT_UNDERSTOOD)
 
 
 def longest_for(model: str) -> float | None:

@@ -304,6 +304,13 @@ def test_levels() -> None:
     assert is_silent(tone(500.0, 1.0, level=0.01), below_db=-40.0)
 
 
+def test_a_recording_is_silent_where_no_half_minute_of_it_is_not() -> None:
+    quiet = np.zeros(61 * 1000, np.float32)
+    assert Recording.from_array(quiet, 1000).is_silent
+    quiet[-600:] = 0.2
+    assert not Recording.from_array(quiet, 1000).is_silent
+
+
 def test_wav_bytes_are_a_wav_file() -> None:
     wave = lively(0.5, 16_000) * 2.0
     data = wav_bytes(wave, 16_000)
