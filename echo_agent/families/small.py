@@ -20,6 +20,7 @@ from echo_agent.families.embedded import EmbeddedFamily
 from echo_agent.small import processing
 from echo_agent.small.events import events
 from echo_agent.small.modeling import SmallForConditionalGeneration
+from echo_agent.small.weights import is_embedded, load_embedded, save_embedded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,17 +64,21 @@ class SmallFamily(EmbeddedFamily):
 
     @classmethod
     def load(cls, source: str | Path, *, name: str, device: torch.device, dtype: torch.dtype) -> SmallFamily:
-        """Load a folder that :meth:`save` wrote.
+        """Load a folder that :meth:`save` or :meth:`save_in_blocks` wrote.
 
         Raises:
             ModelError: A file is missing or damaged, or they do not belong together.
         """
         folder = Path(source)
-        loaded: Any = SmallForConditionalGeneration.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        model, report = loaded
-        check_weights(name, report)
+        model: Any
+        if is_embedded(folder):
+            model = load_embedded(folder)
+        else:
+            loaded: Any = SmallForConditionalGeneration.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+            model, report = loaded
+            check_weights(name, report)
         for file in ("tokenizer.json", processing.WHISPER_WORDS):
             if not (folder / file).exists():
                 raise ModelError(f"{folder}: {file} is missing; save model and tokenizer together")
@@ -95,6 +100,12 @@ class SmallFamily(EmbeddedFamily):
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         """Write model, tokenizer and Whisper's vocabulary."""
         super().save(folder, weights)
+        self.whisper_words.save(str(folder / processing.WHISPER_WORDS))
+
+    def save_in_blocks(self, folder: Path) -> None:
+        """Write what ships with the package: weights in four and eight bits, tokenizer and Whisper's vocabulary."""
+        save_embedded(self.model, folder)
+        self.tokenizer.save_pretrained(folder)
         self.whisper_words.save(str(folder / processing.WHISPER_WORDS))
 
     @property

@@ -1,0 +1,84 @@
+"""Where echo-small's weights lie, and how the model is put together from them.
+
+Matrices are held in blocks (:mod:`echo_agent.small.blocks`): four bits for the decoder, which is nine tenths of the
+model, and for Whisper's decoder, eight for Whisper's encoder; the ears, which are small, in float16. The model computes
+in float32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers.initialization import no_init_weights
+
+from echo_agent.errors import ModelError
+from echo_agent.small.blocks import packed, unpacked
+from echo_agent.small.configuration import SmallConfig
+from echo_agent.small.modeling import SmallForConditionalGeneration
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Folder of the embedded model."""
+DECODER = "model.language_model."
+FILES = ("ears.safetensors", "whisper.safetensors", "decoder-1.safetensors", "decoder-2.safetensors")
+HALF = 15
+"""Layers of the decoder in its first file: each is smaller than what repositories take."""
+
+
+def is_embedded(folder: Path) -> bool:
+    """Whether a folder holds a model in these files."""
+    return (folder / FILES[-1]).exists()
+
+
+def file_of(name: str) -> str:
+    """The file that a weight is in."""
+    ears, whisper, first, second = FILES
+    if not name.startswith(DECODER):
+        return whisper if name.startswith("model.whisper.") else ears
+    layer = name.removeprefix(DECODER + "layers.").partition(".")[0]
+    return first if layer.isdigit() and int(layer) < HALF else second
+
+
+def bits_of(name: str) -> int:
+    """Bits of a matrix; 0 leaves it as it is."""
+    if name.startswith("model.whisper.encoder."):
+        return 8
+    return 4 if name.startswith((DECODER, "model.whisper.")) else 0
+
+
+def save_embedded(model: SmallForConditionalGeneration, folder: Path) -> None:
+    """Write configuration and weights, all but the head, which is tied."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
+    kept = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    for file in FILES:
+        mine = {name: value for name, value in kept.items() if file_of(name) == file}
+        save_file(packed(mine, bits_of), folder / file, metadata={"format": "pt"})
+
+
+def load_embedded(folder: Path = WEIGHTS) -> SmallForConditionalGeneration:
+    """The model of a folder, in evaluation mode on the CPU in float32.
+
+    Raises:
+        ModelError: A file is missing or damaged, or does not belong to the configuration.
+    """
+    for name in ("config.json", *FILES):
+        if not (folder / name).exists():
+            raise ModelError(f"{folder / name} is missing; reinstall echo-agent, or get the model again")
+    with no_init_weights():
+        model = SmallForConditionalGeneration(SmallConfig.from_pretrained(folder))
+    own = model.state_dict()
+    needed = set(own) - {"lm_head.weight"}
+    for file in FILES:
+        try:
+            tensors = unpacked(load_file(folder / file))
+        except SafetensorError as error:
+            raise ModelError(f"{folder / file} is damaged, get it again: {error}") from error
+        wanted = {name for name in needed if file_of(name) == file}
+        shapes = {name for name in wanted & tensors.keys() if tensors[name].shape != own[name].shape}
+        if bad := sorted((wanted ^ tensors.keys()) | shapes):
+            raise ModelError(f"{folder / file} does not fit the model's configuration: {', '.join(bad[:3])}")
+        model.load_state_dict(tensors, strict=False)
+    model.tie_weights()
+    return model.eval()
