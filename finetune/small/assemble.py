@@ -9,8 +9,8 @@ YAMNet's classes alone, until a head is trained.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,9 @@ def _load(module: Any, tensors: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: python -m echo_agent.finetune.small.assemble DECODER PARTS FOLDER")
-    assemble(Path(sys.argv[1]), Path(sys.argv[2])).save(Path(sys.argv[3]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("decoder", type=Path, help="a folder of convert_smollm2 or text_first")
+    parser.add_argument("parts", type=Path, help="the folder of convert_whisper and convert_yamnet")
+    parser.add_argument("folder", type=Path, help="where the model is written")
+    args = parser.parse_args()
+    assemble(args.decoder, args.parts).save(args.folder)

@@ -11,8 +11,8 @@ Nine tokens that stood for parts of code repositories get new names: they are wh
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -88,6 +88,6 @@ def rename(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m echo_agent.finetune.small.convert_smollm2 FOLDER")
-    convert(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where weights, configuration and tokenizer are written")
+    convert(parser.parse_args().folder)

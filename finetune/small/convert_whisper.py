@@ -10,7 +10,7 @@ vocabulary, ``whisper.json``.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import zipfile
 from pathlib import Path
@@ -69,6 +69,6 @@ def whisper_tensors(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m echo_agent.finetune.small.convert_whisper FOLDER")
-    convert(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where Whisper's weights and vocabulary are written")
+    convert(parser.parse_args().folder)

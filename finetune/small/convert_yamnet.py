@@ -10,10 +10,10 @@ the package ``onnx``::
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -86,6 +86,8 @@ def write(tensors: dict[str, np.ndarray], names: list[str], folder: Path) -> Non
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m echo_agent.finetune.small.convert_yamnet FOLDER")
-    convert(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "folder", type=Path, help="where YAMNet's weights and the names of its classes are written"
+    )
+    convert(parser.parse_args().folder)
