@@ -26,6 +26,7 @@ from echo_agent.errors import DataError, QuestionError
 from echo_agent.exit_codes import NOT_UNDERSTOOD, UNPARSED
 from echo_agent.families.base import TAIL
 from echo_agent.families.hearing import longest_recording
+from echo_agent.families.known import SHIPPED
 from echo_agent.families.known_words import unknown_words
 from echo_agent.families.loading import EMBEDDED
 from echo_agent.terminal import printable, say, say_json
@@ -263,7 +264,7 @@ def load_agent(
     """Load a model, with a word about it in a terminal; the bars of downloads are all that else is shown."""
     if served_as is not None and not server:
         raise QuestionError("--served-as is the name of a model on a server: give its address too (--server)")
-    if model != EMBEDDED and not Path(model).is_dir():
+    if model not in SHIPPED and not Path(model).is_dir():
         status.line(f"loading {printable(model)}")
     else:
         status.say(f"loading {printable(model)}")

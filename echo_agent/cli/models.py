@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from echo_agent.families.known import SHIPPED
 from echo_agent.families.loading import EMBEDDED, known_models
 from echo_agent.terminal import say_json
 
@@ -18,7 +19,7 @@ def run(*, as_json: bool) -> None:
             "family": model.kind,
             "here": on_this_machine(model.name),
             "parameters": model.parameters,
-            "memory_gb": round(model.memory("float32" if model.name == EMBEDDED else "bfloat16"), 1),
+            "memory_gb": round(model.memory("float32" if model.name in SHIPPED else "bfloat16"), 1),
             "longest_recording": model.longest_recording,
             "runs": list(model.places),
             "licence": licence_of(model.name) or model.licence,
@@ -42,8 +43,8 @@ def _knows() -> dict[str, list[str]]:
 
 
 def on_this_machine(name: str) -> bool:
-    """Whether a model can be loaded without a network: the embedded one, or a whole copy in the hub's cache."""
-    if name == EMBEDDED:
+    """Whether a model can be loaded without a network: one that is shipped, or a whole copy in the hub's cache."""
+    if name in SHIPPED:
         return True
     from huggingface_hub import try_to_load_from_cache
 
@@ -60,7 +61,7 @@ def on_this_machine(name: str) -> bool:
 
 def licence_of(name: str) -> str | None:
     """The licence that the card of a model on this machine states; None where there is no card."""
-    if name == EMBEDDED:
+    if name in SHIPPED:
         return None
     from huggingface_hub import ModelCard, try_to_load_from_cache
     from yaml import YAMLError

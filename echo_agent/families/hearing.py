@@ -11,8 +11,6 @@ from echo_agent.families.loading import known_models
 
 __all__ = ["longest_recording"]
 
-UNNAMED = {"echo-small": 600.0}
-"""What families hear of which no model is known by name."""
 _MOST_LINKS = 8
 """Adapters on adapters that are followed; loading says what is wrong with more."""
 
@@ -30,7 +28,7 @@ def longest_recording(name: str) -> float | None:
         if _text(config, "model_type"):
             kind = known_kind(name, config)
             longest = (model.longest_recording for model in known_models() if model.kind == kind)
-            return next(longest, UNNAMED.get(str(kind)))
+            return next(longest, None)
         base = _text(_read(name, "adapter_config.json"), "base_model_name_or_path")
         if not base:
             return None

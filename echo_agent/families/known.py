@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 EMBEDDED = "echo-nano"
-"""Name of the model that comes with the package."""
+"""The model that is asked where none is named."""
+SMALL = "echo-small"
+"""The one that understands plain English."""
+SHIPPED = {EMBEDDED: "nano", SMALL: "small"}
+"""The models that come with the package, and the folder of the package in which their weights lie."""
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """The precisions that weights can be loaded in, and bytes per weight."""
@@ -58,6 +62,10 @@ def known_models() -> list[KnownModel]:
         KnownModel(
             EMBEDDED, "echo-nano", 11_600_000, 1_920, 600.0, "Apache-2.0",
             "comes with echo-agent, runs on any CPU; knows little",
+        ),
+        KnownModel(
+            SMALL, "echo-small", 179_000_000, 11_520, 600.0, "Apache-2.0 and MIT",
+            "comes with echo-agent, runs on any CPU; understands plain English, and hears less than it understands",
         ),
         KnownModel(
             "Qwen/Qwen2.5-Omni-3B", "qwen2.5-omni", 4_703_464_448, 18_432, 600.0, "Qwen Research",

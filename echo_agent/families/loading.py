@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from echo_agent.errors import EchoAgentError, ModelError
 from echo_agent.families.architectures import family_class, family_kind
 from echo_agent.families.checkpoint import check_parameters, check_sizes
-from echo_agent.families.known import BYTES, EMBEDDED, KnownModel, known_models
+from echo_agent.families.known import BYTES, EMBEDDED, SHIPPED, KnownModel, known_models
 from echo_agent.families.placement import Placement
 
 __all__ = ["EMBEDDED", "KnownModel", "bases_of_adapters", "known_models", "load_family", "resolve_device"]
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from echo_agent.families.base import Family
 
-SMALL_ENOUGH = (EMBEDDED, "echo-small")
+SMALL_ENOUGH = tuple(SHIPPED)
 """Families that are loaded in full precision on a GPU too."""
 
 
@@ -45,7 +45,7 @@ def load_family(
     """Load a model by name.
 
     Args:
-        name: ``echo-nano``, a hub id (``Qwen/Qwen2.5-Omni-7B``) or a folder with a checkpoint in it.
+        name: ``echo-nano``, ``echo-small``, a hub id (``Qwen/Qwen2.5-Omni-7B``) or a folder with a checkpoint in it.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on the CPU and for the embedded models), ``float32``, ``bfloat16``
             or ``float16``.
@@ -78,10 +78,8 @@ def load_family(
         family.name = name
         return family
     where = resolve_device(device) if weights else _nowhere()
-    if name == EMBEDDED:
-        from echo_agent.nano.weights import WEIGHTS
-
-        source, kind = str(WEIGHTS), EMBEDDED
+    if name in SHIPPED:
+        source, kind = str(Path(__file__).parents[1] / SHIPPED[name] / "weights"), name
     else:
         source = _source(name)
         kind = family_kind(name, _config(name, source))
