@@ -25,7 +25,13 @@ from echo_agent.families.loading import load_family
 from echo_agent.finetune.data.bank.reader import SoundBank
 from echo_agent.finetune.data.natural.sounds import sounds
 from echo_agent.finetune.data.records import Event
-from echo_agent.finetune.small.hearing import scene, train_head, without_yamnet
+from echo_agent.finetune.small.hearing import (
+    best_thresholds,
+    divided,
+    scene,
+    train_head,
+    without_yamnet,
+)
 from echo_agent.small.ears import SoundHead
 from echo_agent.small.events import events
 from echo_agent.small.notes import Heard
@@ -54,7 +60,9 @@ def f1(right: int, true: int, found: int) -> float:
     return round(200 * right / max(1, true + found), 1)
 
 
-def measure(model: Any, bank: SoundBank, count: int, head: Any = None) -> dict[str, Any]:
+def measure(
+    model: Any, bank: SoundBank, count: int, head: Any = None, thresholds: Any = 0.0
+) -> dict[str, Any]:
     """F1 of a split, and by class; ``head`` stands in for the model's own and hears Whisper's layer alone."""
     right, true, found = Counter[str](), Counter[str](), Counter[str]()
     config, ears = model.config, model.model.ears
@@ -63,7 +71,7 @@ def measure(model: Any, bank: SoundBank, count: int, head: Any = None) -> dict[s
         with torch.inference_mode():
             features, scores, _ = model.model.hear(torch.from_numpy(made.samples))
             if head is not None:
-                learned = head(without_yamnet(features)[None])[0].sigmoid()
+                learned = (head(without_yamnet(features)[None])[0] - thresholds).sigmoid()
                 scores = learned * ears.taught
         heard = events(scores.numpy(), made.samples, config.sounds, config.struck)
         known = [event for event in made.events if event.label in sounds()]
@@ -89,12 +97,14 @@ def main() -> None:
     args = parser.parse_args()
     model: Any = load_family(str(args.run / "model"), "cpu").model
     alone = SoundHead(model.config)
-    train_head(alone, sorted((args.run / "scenes").glob("*.safetensors")), yamnet=False)
+    taught, held_out = divided(sorted((args.run / "scenes").glob("*.safetensors")))
+    train_head(alone, taught, yamnet=False)
+    thresholds = torch.tensor(best_thresholds(alone, held_out, yamnet=False))
     result: dict[str, Any] = {"scenes": args.scenes}
     for split, voices in SPEECH.items():
         bank = SoundBank.load(args.bank, (split,), (voices,))
         result[split] = measure(model, bank, args.scenes)
-        result[f"{split}, without YAMNet"] = measure(model, bank, args.scenes, alone)
+        result[f"{split}, without YAMNet"] = measure(model, bank, args.scenes, alone, thresholds)
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
     figures = {name: part["f1"] for name, part in result.items() if isinstance(part, dict)}

@@ -20,6 +20,7 @@ from echo_agent.families.embedded import EmbeddedFamily
 from echo_agent.small import processing
 from echo_agent.small.events import events
 from echo_agent.small.modeling import SmallForConditionalGeneration
+from echo_agent.small.notes import VOICE
 from echo_agent.small.weights import is_embedded, load_embedded, save_embedded
 
 if TYPE_CHECKING:
@@ -174,7 +175,10 @@ class SmallFamily(EmbeddedFamily):
         blank = config.blank_token_id
         ids = processing.sound_ids(found, config.sound_tokens, self.tokenizer, blank)
         if places := self._words(ref):
-            said = model.whisper.words(encoded, min(2 * places, 8 + int(WORDS_PER_SECOND * seconds)))
+            spoken = sum(event.offset - event.onset for event in found if event.name == VOICE)
+            # People say at least a token in a second.
+            most = min(2 * places, 8 + int(WORDS_PER_SECOND * seconds))
+            said = model.whisper.words(encoded, most, least=min(places, int(spoken)))
             ids += processing.word_ids(said, places, self.whisper_words, self.tokenizer, blank)
         pooled = model.pooled(features, config.sound_tokens, len(ids) - config.sound_tokens)
         return {"ids": torch.tensor(ids), "features": pooled}

@@ -50,8 +50,8 @@ class SmallConfig(PreTrainedConfig):
             taught: Which of them the head was taught; the others are YAMNet's.
             struck: Which of them come in strokes, which are counted.
             yamnet_classes: YAMNet's classes that mean each of them.
-            thresholds: The logit of these from which a sound that the head was not taught counts as heard; 0 where
-                it is not given.
+            thresholds: The logit, of the head or of these classes, from which each counts as heard; 0 where it is not
+                given.
             head_dim: Width of the head.
             head_blocks: Its convolutions.
             middle_layer: The layer of Whisper's encoder that sounds are heard in.

@@ -3,7 +3,8 @@
 YAMNet's features and scores, and the middle layer of Whisper's encoder, every 0.48 s; a small convolutional head is
 trained on them to name the sounds of each step. A sound that the head was never taught is named by YAMNet alone, by the
 classes of AudioSet that mean it, so that what has a name can be named without a clip to train on. How certain YAMNet
-must be is another matter for each name: it must stand above what YAMNet says of it where it is not.
+must be is another matter for each name: it must stand above what YAMNet says of it where it is not. The head has
+thresholds too: those at which it is most often right on scenes that it was not taught on.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Ears(nn.Module):
     taught: Tensor
     """Which sounds the head was taught ``[sounds]``."""
     thresholds: Tensor
-    """YAMNet's logit from which each of the others counts as heard ``[sounds]``."""
+    """The logit, of the head or of YAMNet, from which each sound counts as heard ``[sounds]``."""
 
     def __init__(self, config: SmallConfig) -> None:
         """Build with random weights."""
@@ -79,7 +80,7 @@ class Ears(nn.Module):
     def scores(self, features: Tensor) -> Tensor:
         """How certain each sound is at each step ``[steps, sounds]``, 0 to 1."""
         learned = self.head(features[None])[0]
-        return torch.where(self.taught, learned, self.named(features) - self.thresholds).sigmoid()
+        return (torch.where(self.taught, learned, self.named(features)) - self.thresholds).sigmoid()
 
     def named(self, features: Tensor) -> Tensor:
         """YAMNet's logit of each sound: that of its likeliest class ``[steps, sounds]``."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 LOUD, SOFT = -14.0, -30.0
 """dB re full scale from which a sound is called loud, and below which soft."""
+VOICE = "voice"
+"""What the ears call speech."""
 NOTHING = "nothing"
 """The note of a listen in which nothing is heard."""
 MORE = "..."

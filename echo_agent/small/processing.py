@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ CONTROL = (AUDIO, AUDIO_START, AUDIO_END, "<|im_start|>", TURN_END, "<|endoftext
 """Tokens that only the context's frame may hold."""
 MARKUP = (THINK, THINK_END, SEG, SEG_END, ANSWER, ANSWER_END)
 """Tokens that the policy writes."""
+_ASIDE = re.compile(r"\[[^\]]*(\]|$)|\([^)]*(\)|$)")
 WHISPER_WORDS = "whisper.json"
 """Whisper's vocabulary, in the model's folder."""
 
@@ -52,7 +54,10 @@ def sound_ids(
 def word_ids(
     heard: Sequence[int], size: int, words: Tokenizer, tokenizer: PreTrainedTokenizerBase, blank: int
 ) -> list[int]:
-    """What a listen's places for words hold: ``"..."`` in quotes, as much of it as fits, blanks behind it."""
-    text = words.decode(list(heard)).strip()
+    """What a listen's places for words hold: ``"..."`` in quotes, as much of it as fits, blanks behind it.
+
+    What Whisper puts in brackets is no speech (``[Music]``), and is left out.
+    """
+    text = " ".join(_ASIDE.sub(" ", words.decode(list(heard))).split())
     written = tokenizer.encode(f'\n"{text}"', add_special_tokens=False) if text else []
     return written[:size] + [blank] * (size - len(written))

@@ -56,12 +56,14 @@ class Whisper(nn.Module):
         out = encoder(mel[None].to(encoder.conv1.weight.dtype), output_hidden_states=True)
         return out.hidden_states[self.middle_layer][0], out.last_hidden_state[0]
 
-    def words(self, encoded: Tensor, most: int) -> list[int]:
+    def words(self, encoded: Tensor, most: int, least: int = 0) -> list[int]:
         """Tokens of what is said in a window, at most so many; empty where nobody speaks.
 
         Args:
             encoded: The encoder's last layer ``[1500, width]``.
             most: Tokens after which it ends.
+            least: Tokens before which it does not end, where it is known that somebody speaks: Whisper sometimes ends
+                after the first word of a span that begins in the middle of a sentence.
         """
         decoder: Any = self.model.decoder
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -74,6 +76,8 @@ class Whisper(nn.Module):
                     return []
                 scores[-1, [BLANK, END]] = -torch.inf
             scores[-1, START:] = -torch.inf
+            if len(written) < least:
+                scores[-1, END] = -torch.inf
             token = int(scores[-1].argmax())
             if token == END:
                 break

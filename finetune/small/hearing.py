@@ -113,6 +113,12 @@ def read_part(path: Path) -> Part:
     return Part(tensors["features"], tensors["targets"])
 
 
+def divided(paths: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Parts that a head is taught on, and the last tenth, on which its thresholds are found."""
+    last = max(1, len(paths) // 10)
+    return paths[:-last], paths[-last:]
+
+
 def without_yamnet(features: Tensor) -> Tensor:
     """Features of which YAMNet's are nothing: what Whisper's layer alone is worth."""
     kept = features.clone()
@@ -157,8 +163,9 @@ def train_head(head: SoundHead, paths: Sequence[Path], *, yamnet: bool = True, s
     return losses
 
 
-def thresholds(family: SmallFamily, paths: Sequence[Path]) -> list[float]:
-    """The logit that each name passes in one of ten thousand steps of scenes in which no such sound is.
+@torch.no_grad()
+def false_alarms(family: SmallFamily, paths: Sequence[Path]) -> list[float]:
+    """YAMNet's logit that each name passes in one of ten thousand steps of scenes in which no such sound is.
 
     Scenes hold sounds of the bank alone, so what YAMNet says of all other names in them is a false alarm.
     """
@@ -167,13 +174,35 @@ def thresholds(family: SmallFamily, paths: Sequence[Path]) -> list[float]:
     return [max(LEAST_LOGIT, value) for value in torch.quantile(named, 1 - FALSE_ALARMS, dim=0).tolist()]
 
 
-def teach(family: SmallFamily, bank: SoundBank, paths: Sequence[Path]) -> None:
-    """Note which sounds the bank has: these the head names from now on; YAMNet names the others, with thresholds."""
+@torch.no_grad()
+def best_thresholds(head: SoundHead, paths: Sequence[Path], *, yamnet: bool = True) -> list[float]:
+    """The head's logit for each sound at which the F1 of its steps is highest; 0 for sounds that are nowhere."""
+    parts = [read_part(path) for path in paths]
+    inputs = (part.features if yamnet else without_yamnet(part.features) for part in parts)
+    logits = torch.cat([head(features.float()).flatten(0, 1) for features in inputs])
+    heard = torch.cat([part.targets.flatten(0, 1) for part in parts]).bool()
+    there = heard.sum(0)
+    tried = torch.linspace(-3.0, 3.0, 49)
+    f1 = torch.stack(
+        [2 * ((logits > t) & heard).sum(0) / ((logits > t).sum(0) + there).clamp(min=1) for t in tried]
+    )
+    return torch.where(there > 0, tried[f1.argmax(0)], 0.0).tolist()
+
+
+def teach(family: SmallFamily, bank: SoundBank, paths: Sequence[Path], held_out: Sequence[Path]) -> None:
+    """Note which sounds the bank has: these the head names from now on, and YAMNet the others.
+
+    Thresholds are those of false alarms in ``paths``, and for the head those that are best in ``held_out``.
+    """
     heard = {sounds()[label].plain for label in (*bank.sounds, "voice") if label in sounds()}
     family.config.taught = [name in heard for name in family.config.sounds]
     ears: Any = family.model.model.ears
     ears.taught.copy_(torch.tensor(family.config.taught))
-    family.config.thresholds = thresholds(family, paths)
+    given, learned = false_alarms(family, paths), best_thresholds(ears.head, held_out)
+    family.config.thresholds = [
+        own if taught else other
+        for taught, own, other in zip(family.config.taught, learned, given, strict=True)
+    ]
     ears.thresholds.copy_(torch.tensor(family.config.thresholds))
 
 
@@ -191,9 +220,10 @@ def main() -> None:
         assert isinstance(family, SmallFamily)
         bank = SoundBank.load(args.bank, ("train",))
         paths = hear_parts(family, bank, args.run / "scenes", args.scenes, args.seed)
-        losses = train_head(family.model.model.ears.head, paths, seed=args.seed)
+        taught, held_out = divided(paths)
+        losses = train_head(family.model.model.ears.head, taught, seed=args.seed)
         say(f"loss {losses[0]:.4f} to {losses[-1]:.4f}")
-        teach(family, bank, paths)
+        teach(family, bank, paths, held_out)
         family.save(args.run / "model")
 
 

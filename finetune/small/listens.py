@@ -20,7 +20,7 @@ from echo_agent.finetune.data.natural.talk import Line, make_talk
 from echo_agent.finetune.data.natural.timelines import SECONDS_PER_WORD, heard, simulate
 from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.small.packing import Pack, Stretch, pack_branches
-from echo_agent.small.notes import DETAILS, Heard, detail_of, second
+from echo_agent.small.notes import DETAILS, VOICE, Heard, detail_of, second
 from echo_agent.small.processing import (
     ANSWER,
     ANSWER_END,
@@ -48,8 +48,6 @@ WINDOW = 14.0
 """Seconds of speech that a listen's places for words hold."""
 LONGEST_TALK = 16
 """Lines of the longest talk: in more windows than a lesson has, little could be found."""
-TALK = "voice"
-"""What the ears call speech."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def talk_lesson(listener: Listener, rng: np.random.Generator, size: int) -> Pack
         talk = make_talk(rng)
     said = timed(talk.lines)
     duration = said[-1].time + 1.0
-    events = [Heard(TALK, 0.0, duration)]
+    events = [Heard(VOICE, 0.0, duration)]
     whole = " ".join(one.word for one in said)
     first = listener.listen(events, duration, whole)
     branches: list[list[Stretch]] = []
@@ -230,7 +228,7 @@ def _talk_branch(listener: Listener, said: Sequence[Said], duration: float, aske
         words = " ".join(one.word for one in said if start <= one.time < end)
         branch += [
             listener.call(start, end - 1),
-            Stretch(listener.listen([Heard(TALK, start, end)], end - start, words)),
+            Stretch(listener.listen([Heard(VOICE, start, end)], end - start, words)),
         ]
         if quoted and quoted.split()[-1] in words.split() and quoted.split()[0] in words.split():
             return [*branch, listener.reply(steps, asked.answer)]

@@ -7,6 +7,8 @@ import random
 import pytest
 
 from echo_agent.small.notes import MORE, NOTHING, Heard, note, told
+from echo_agent.small.processing import word_ids
+from tests.small.tiny_small import byte_tokenizer
 
 BELL = Heard("church bell", 12.4, 15.9, hits=3, level_db=-10.0)
 DOG = Heard("dog", 20.0, 20.9, level_db=-40.0, score=0.4)
@@ -60,3 +62,18 @@ def test_a_note_never_takes_more_than_it_may_and_says_whether_something_is_missi
         text = note(events, tokens, words)
         assert words(text) <= tokens
         assert (len(text.splitlines()) < len(events) or MORE in text) == text.endswith(MORE)
+
+
+def test_what_whisper_says_in_brackets_is_no_speech() -> None:
+    words = byte_tokenizer(()).backend_tokenizer
+    tokenizer = byte_tokenizer(("<|blank|>",))
+    blank = tokenizer.convert_tokens_to_ids("<|blank|>")
+
+    def written(said: str) -> str:
+        ids = word_ids(words.encode(said).ids, 20, words, tokenizer, blank)
+        assert len(ids) == 20
+        return tokenizer.decode([i for i in ids if i != blank])
+
+    assert written("[Music] Hi  (all) there") == '\n"Hi there"'
+    assert written(" [Music]") == written("(ring") == written("") == ""
+    assert written("a very long sentence") == '\n"a very long senten'

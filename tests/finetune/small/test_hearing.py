@@ -14,11 +14,12 @@ from echo_agent.finetune.data.bank.reader import Clip, SoundBank
 from echo_agent.finetune.data.natural.sounds import sounds
 from echo_agent.finetune.data.records import Event
 from echo_agent.finetune.small.hearing import (
+    best_thresholds,
+    false_alarms,
     hear_parts,
     read_part,
     targets,
     teach,
-    thresholds,
     train_head,
     without_yamnet,
 )
@@ -57,7 +58,7 @@ def test_parts_that_are_there_are_not_heard_again(tmp_path: Path, monkeypatch: p
     assert [path.read_bytes() for path in first] == before and first[0].stat().st_mtime_ns == written
     part = read_part(first[0])
     assert part.features.shape[:2] == part.targets.shape[:2] and part.targets.shape[2] == 4
-    teach(family, bank, first)
+    teach(family, bank, first[:1], first[1:])
     assert family.config.taught == [
         True,
         False,
@@ -78,7 +79,7 @@ def test_a_name_that_was_not_taught_must_stand_above_its_false_alarms(tmp_path: 
         {"features": features.half(), "targets": torch.zeros(2, 5000, 4, dtype=torch.uint8)},
         tmp_path / "0.safetensors",
     )
-    dog, bell, rain, _ = thresholds(family, [tmp_path / "0.safetensors"])
+    dog, bell, rain, _ = false_alarms(family, [tmp_path / "0.safetensors"])
     assert dog == -1.0 and bell == -1.0 and rain == pytest.approx(1.0)
 
 
@@ -97,6 +98,21 @@ def test_a_head_learns_what_both_networks_say(tmp_path: Path) -> None:
     with torch.no_grad():
         found = head(features.float()) > 0
     assert (found == heard.bool()).float().mean() > 0.9
+
+
+def test_the_head_is_believed_where_it_is_most_often_right(tmp_path: Path) -> None:
+    class Shy(SoundHead):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return features[..., :4]
+
+    heard = torch.zeros(1, 40, 4, dtype=torch.uint8)
+    heard[0, :10, 0] = 1
+    logits = torch.full((1, 40, 4), -4.0)
+    logits[0, :10, 0] = -0.9  # right, but never above zero
+    logits[0, 10:15, 0] = -2.1
+    save_file({"features": logits.half(), "targets": heard}, tmp_path / "0.safetensors")
+    first, *others = best_thresholds(Shy(tiny_small().config), [tmp_path / "0.safetensors"])
+    assert -2.1 <= first < -0.9 and others == [0.0, 0.0, 0.0]
 
 
 def test_whisper_alone_hears_nothing_of_yamnet() -> None:
