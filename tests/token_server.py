@@ -65,6 +65,8 @@ class Faults:
     """So many answers are no JSON."""
     hang: float = 0.0
     """Seconds that it is silent before each answer."""
+    idle: int = 0
+    """So many requests come just as the connection, which served before, is closed for having been idle."""
     versions: tuple[str, ...] = ()
     """What it says of the weights that it samples with."""
 
@@ -91,13 +93,29 @@ class TokenServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            served = 0
 
             def do_GET(self) -> None:
-                outer.get(self)
+                if not self.idle():
+                    outer.get(self)
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.post(self, body)
+                if not self.idle():
+                    outer.post(self, json.loads(self.body()))
+
+            def body(self) -> bytes:
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+            def idle(self) -> bool:
+                """Whether the connection was closed before the request was read; seen by the client in two ways."""
+                self.served += 1
+                if self.served == 1 or not outer.faults.idle:
+                    return False
+                outer.faults.idle -= 1
+                if outer.faults.idle % 2:
+                    self.body()  # what is read goes out with an end of the stream, what is not with a reset
+                self.close_connection = True
+                return True
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -257,9 +275,8 @@ class TokenServer:
     ) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
-        handler.send_header("Connection", "close")
+        handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
-        handler.close_connection = True
         ranges = [
             {"offset": at + self.faults.shifted, "length": self.family.audio_tokens(ref)}
             for at, ref, _ in placed
@@ -275,27 +292,34 @@ class TokenServer:
         try:
             if self.faults.garbage:
                 self.faults.garbage -= 1
-                return self._say(handler, "{" * 40)
+                self._say(handler, "{" * 40)
+                return self._end(handler)
             for number, choice in enumerate(self._choices(body, ids, placed)):
                 if number == drop:
+                    handler.close_connection = True
                     return
                 if number == broken:
-                    return self._say(
-                        handler, json.dumps({"error": {"message": "the engine died", "code": 500}})
-                    )
+                    self._say(handler, json.dumps({"error": {"message": "the engine died", "code": 500}}))
+                    return self._end(handler)
                 if self.on_token is not None:
                     self.on_token(number)
                 self._say(handler, json.dumps({"request_id": "r", **head, "choices": [choice]}))
                 head = {}
             usage = {"prompt_tokens": len(ids), "prompt_tokens_details": {"cached_tokens": 7}}
             self._say(handler, json.dumps({"request_id": "r", "choices": [], "usage": usage}))
-            self._say(handler, "[DONE]")
+            self._end(handler)
         except OSError:
             self.aborted += 1
+            handler.close_connection = True
 
     def _say(self, handler: BaseHTTPRequestHandler, data: str) -> None:
-        handler.wfile.write(f"data: {data}\n\n".encode())
+        piece = f"data: {data}\n\n".encode()
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         handler.wfile.flush()
+
+    def _end(self, handler: BaseHTTPRequestHandler) -> None:
+        self._say(handler, "[DONE]")
+        handler.wfile.write(b"0\r\n\r\n")
 
     def _choices(
         self, body: dict[str, Any], ids: list[int], placed: list[tuple[int, AudioRef, str]]
