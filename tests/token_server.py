@@ -2,7 +2,7 @@
 
 It does what the real one was seen to do, also where that is silent: a clip takes the place of one placeholder, whatever
 stands around it; parts of a kind that it does not know are passed over; under a uuid that it knows it hears what it
-heard then. Sampling is a loop of its own around the family's text model, with a cache that lives for one request, so
+heard then; of a context it knows whole blocks, and never all. Sampling is a loop of its own around the family's text model, with a cache that lives for one request, so
 that what it gives owes nothing to the engine in this process.
 
 ``Faults`` are switched on one by one.
@@ -31,6 +31,10 @@ from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.served_policy import DECODERS
+
+
+BLOCK = 16
+"""Tokens of a block of the prefix cache."""
 
 
 @dataclass
@@ -86,6 +90,8 @@ class TokenServer:
         self.heard: dict[str, tuple[AudioRef, list[dict[str, torch.Tensor]]]] = {}
         """Audio by uuid: what it is, and its features."""
         self.adapters: dict[str, Family] = {}
+        self.blocks: set[tuple[Any, ...]] = set()
+        """What stands in the prefix cache: contexts up to the end of each block."""
         self.on_token: Any = None
         """Called before each token is sent."""
         self._lock = threading.Lock()
@@ -146,6 +152,7 @@ class TokenServer:
         """Come back at the same address, without what was known before."""
         self.heard.clear()
         self.adapters.clear()
+        self.blocks.clear()
         self.http = self._listen(self.port)
 
     # --- routes ---------------------------------------------------------------------------------------------------
@@ -287,6 +294,8 @@ class TokenServer:
         }
         if self.faults.silent_ids:
             head = {}
+        said: list[int] = []
+        cached = self._cached(body["model"], ids, placed)
         drop = self.faults.drop_after.pop(0) if self.faults.drop_after else None
         broken = self.faults.error_after.pop(0) if self.faults.error_after else None
         try:
@@ -305,12 +314,26 @@ class TokenServer:
                     self.on_token(number)
                 self._say(handler, json.dumps({"request_id": "r", **head, "choices": [choice]}))
                 head = {}
-            usage = {"prompt_tokens": len(ids), "prompt_tokens_details": {"cached_tokens": 7}}
+                said += choice["token_ids"]
+            self._cached(body["model"], [*ids, *said], placed)
+            usage = {"prompt_tokens": len(ids), "prompt_tokens_details": {"cached_tokens": cached}}
             self._say(handler, json.dumps({"request_id": "r", "choices": [], "usage": usage}))
             self._end(handler)
         except OSError:
             self.aborted += 1
             handler.close_connection = True
+
+    def _cached(self, model: str, ids: list[int], placed: list[tuple[int, AudioRef, str]]) -> int:
+        """How many tokens of a context are known; all but the last are from now on."""
+        symbols: list[Any] = list(ids)
+        for at, ref, uuid in placed:
+            symbols[at : at + self.family.audio_tokens(ref)] = [uuid] * self.family.audio_tokens(ref)
+        ends = range(BLOCK, len(ids), BLOCK)
+        blocks = [(model, *symbols[:end]) for end in ends]
+        with self._lock:
+            known = next((n for n, block in enumerate(blocks) if block not in self.blocks), len(blocks))
+            self.blocks.update(blocks)
+        return known * BLOCK
 
     def _say(self, handler: BaseHTTPRequestHandler, data: str) -> None:
         piece = f"data: {data}\n\n".encode()
