@@ -22,10 +22,10 @@ Audios: TypeAlias = "Audio | list[Audio]"
 """One recording, or several in the order in which they are heard first."""
 
 
-def opened(audio: Any, longest: float) -> Recording:
+def opened(audio: Any, longest: float | None = None) -> Recording:
     """Open what was given, and hash it: both read the file, which must not happen in an event loop.
 
-    A file of more than ``longest`` seconds is refused before it is decoded.
+    A file of more than ``longest`` seconds, where that is given, is refused before it is decoded.
     """
     if isinstance(audio, tuple) and len(audio) == 2:
         return Recording.from_array(*audio)
@@ -43,7 +43,7 @@ def opened(audio: Any, longest: float) -> Recording:
     return recording
 
 
-def opened_all(audio: Any, longest: float) -> list[Recording]:
+def opened_all(audio: Any, longest: float | None = None) -> list[Recording]:
     """Open one recording, or each of a list of them; as :func:`opened`."""
     if not isinstance(audio, list):
         return [opened(audio, longest)]

@@ -59,7 +59,7 @@ def run(
     with StatusLine() as status:
         status.say(f"opening {printable(Path(file).name)}")
         with quiet_decoders():
-            recording = Recording.open(file, longest_for(model))
+            recording = Recording.open(file)
         screen = _screen(recording, status) if not as_json else None
         with load_agent(model, device, status, server=server, served_as=served_as, **placed) as agent:
             from echo_agent.traces import trace_of
@@ -135,8 +135,9 @@ def _asked(
         if screen is not None:
             status.clear()
             screen.event(event)
-        elif event["type"] == "relisten" and event["start"] is not None:
-            status.say(f"listening again to {clock(event['start'])} – {clock(event['end'])}")
+        elif event["type"] in ("relisten", "search") and event["start"] is not None:
+            again = "again " if event["type"] == "relisten" else ""
+            status.say(f"listening {again}to {clock(event['start'])} – {clock(event['end'])}")
         elif event["type"] == "token" and event["origin"] == "sampled":
             status.say("reasoning")
 

@@ -120,6 +120,8 @@ class Family(ABC):
     """Ids that end the assistant's turn."""
     streams: bool = False
     """Whether a recording of any length can be heard once, in a stream: see :meth:`encode_stream`."""
+    takes_notes: bool = False
+    """Whether tokens of its listens say something by themselves: see :meth:`notes`."""
     default_dialect: str = "inline"
     reads_conversation: bool = True
     """Whether it makes anything of text before the question: instructions, and what was said in earlier turns."""
@@ -349,9 +351,12 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{self.kind} hears no recording in a stream")
 
-    def notes(self, ref: AudioRef, features: Mapping[str, torch.Tensor]) -> list[Note] | None:
-        """What the tokens of a listen say in words, by its frozen features; None where they say nothing by themselves."""
-        return None
+    def notes(self, ref: AudioRef, features: Mapping[str, torch.Tensor]) -> list[Note]:
+        """What the tokens of a listen say in words, by its frozen features; never empty.
+
+        Only asked of a family that :attr:`takes_notes`. The notes cover the listen, in order.
+        """
+        raise NotImplementedError(f"listens of {self.kind} say nothing by themselves")
 
     @abstractmethod
     def audio_embeds(

@@ -35,6 +35,7 @@ class NanoFamily(EmbeddedFamily):
     model_class = NanoForConditionalGeneration
     reads_conversation = False
     streams = True
+    takes_notes = True
     limits = Limits(shortest=SHORTEST, longest_crop=float(MAX_SECONDS), longest_recording=float(MAX_SECONDS))
     projector_module = "model.adapter.project"
     frozen_modules = ("model.encoder", "model.adapter.branch")

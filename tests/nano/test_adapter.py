@@ -77,7 +77,9 @@ def test_description_is_hidden_states_and_scaled_scores(branch: SoundBranch) -> 
     torch.testing.assert_close(described[..., 16:], SCORE_SCALE * branch.head(branch(frames)))
 
 
-@pytest.mark.parametrize(("steps", "tokens", "piece"), [(1250, 48, 75), (601, 48, 600), (48, 48, 7), (125, 6, 1)])
+@pytest.mark.parametrize(
+    ("steps", "tokens", "piece"), [(1250, 48, 75), (601, 48, 600), (48, 48, 7), (125, 6, 1)]
+)
 def test_a_stream_of_frames_is_pooled_as_they_are_at_once(steps: int, tokens: int, piece: int) -> None:
     frames = torch.randn(steps, 3, generator=torch.Generator().manual_seed(1))
     stream = StreamPool(steps, tokens)
