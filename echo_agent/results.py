@@ -89,8 +89,8 @@ class EchoResult(BaseModel):
     text: str
     """The assistant's whole turn, with its calls and without the audio."""
     notes: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
-    """What was found about the recording, such as that it is cut off or that its channels cancel each other out; and how
-    it was searched, where it is longer than the model can be asked about."""
+    """What was found about the recording, such as that it is cut off or that its channels cancel each other out; and
+    how it was searched, where it is longer than the model can be asked about."""
     search: SearchRecord | None = Field(default=None, exclude_if=lambda value: value is None)
     """How a recording was searched that is longer than the model can be asked about, and what of it was never heard."""
 

@@ -111,7 +111,7 @@ def answer_calls(state: ListeningState, context: ListeningContext, *, ask: bool)
 
 
 def _within(spans: Sequence[tuple[float, float]], recording: AudioRef) -> tuple[tuple[float, float], ...]:
-    """Spans of a file as spans of a recording, which may be a window of it; those that do not lie in it are left out."""
+    """Spans of a file as spans of a recording, which may be a window of it; those outside of it are left out."""
     moved = [(max(0.0, start - recording.origin), end - recording.origin) for start, end in spans]
     return tuple((start, end) for start, end in moved if start < min(end, recording.duration))
 

@@ -61,7 +61,12 @@ class _Place:
 
 
 def narrow(
-    duration: float, first: Sequence[Note], hear: Hear, score: Callable[[Note], float], looks: int
+    duration: float,
+    first: Sequence[Note],
+    hear: Hear,
+    score: Callable[[Note], float],
+    looks: int,
+    seconds: float = math.inf,
 ) -> Narrowed:
     """Find the stretch that a question is best asked of.
 
@@ -71,6 +76,7 @@ def narrow(
         hear: Listens to a stretch of whole seconds.
         score: How much a token tells of what is looked for; see :func:`scoring`.
         looks: How often ``hear`` may be called.
+        seconds: How much it may listen to in all.
     """
     found = Narrowed()
     places = _places(first, score, duration)
@@ -79,10 +85,11 @@ def narrow(
         place = places.pop(0)
         if best is not None and (best.score >= place.score or best.score >= SURE):
             break
-        if _is_known(place, found.heard):
+        if _is_known(place, found.heard) or place.end - place.start > seconds:
             continue
         notes = hear(place.start, place.end)
         looks -= 1
+        seconds -= place.end - place.start
         found.heard.append((place.start, place.end))
         if place.end - place.start > CLOSE:
             places = sorted([*_places(notes, score, duration)[:3], *places], key=lambda one: -one.score)

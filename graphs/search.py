@@ -8,7 +8,7 @@ narrows counts as a re-listen. Without any (``max_relistens=0``) the model is as
 
 Of any other model each window is asked first what is heard in it, which makes a *timeline* in words; the question is
 asked after the timeline, on the clock of the whole recording, and the policy listens to the crops that it wants. What
-was written for the timeline counts as tokens; where half of the budget is spent, the windows that are left stay unheard.
+was written for the timeline counts as tokens; once half of the budget is spent, the other windows stay unheard.
 
 Every control searches alike: what is controlled is what the policy hears when it calls. Only references and words are
 kept in the state. What was heard, what was never heard and where the question was asked is part of the result
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 from langchain_core.messages import HumanMessage
@@ -81,8 +81,8 @@ class SearchRecord(BaseModel):
         times = "one listen" if len(self.listens) == 1 else f"{len(self.listens)} listens"
         where = "of the whole" if self.window is None else f"of {_span(*self.window)}, where its clock begins"
         told = [
-            f"it is longer than {model} can be asked about at once: it was searched in {times} ({tokens} audio tokens), "
-            f"and the question was asked {where}"
+            f"it is longer than {model} can be asked about at once: it was searched in {times} ({tokens} audio "
+            f"tokens), and the question was asked {where}"
         ]
         if self.window is not None:
             coarsest = max((listen.end - listen.start) / listen.tokens for listen in self.listens)
@@ -122,8 +122,8 @@ def too_long(recordings: Sequence[AudioRef], family: Family) -> bool:
     long = [ref for ref in recordings if ref.seconds > limit + TAIL]
     if long and len(recordings) > 1:
         raise RecordingTooLongError(
-            f"{long[0].source} is {long[0].seconds:.1f} s of audio, and {family.name} hears at most {limit:g} s of one of "
-            "several recordings: ask about the long one by itself, or cut it into pieces"
+            f"{long[0].source} is {long[0].seconds:.1f} s of audio, and {family.name} hears at most {limit:g} s of one "
+            "of several recordings: ask about the long one by itself, or cut it into pieces"
         )
     return bool(long)
 
@@ -180,21 +180,16 @@ class _Search:
             return self._hear(self._ref.window(int(start), end), listens)
 
         score = scoring(first, self._question, self._choices)
-        found = narrow(self._ref.duration, first, hear, score, self._looks())
+        budget = self._context.budget
+        looks = min(LOOKS, max(0, budget.max_relistens - 1))  # a call is left to the policy
+        seconds = inf if budget.max_seconds is None else budget.max_seconds
+        found = narrow(self._ref.duration, first, hear, score, looks, seconds)
         window = found.window
         if window is None and not family.streams:
             best = max(first, key=score)
             near = next(ref for ref in whole if ref.origin <= best.start < ref.origin + ref.duration)
             window = (near.origin, near.origin + near.duration)
         return self._done(self._record.model_copy(update={"listens": tuple(listens), "window": window}))
-
-    def _looks(self) -> int:
-        """How often the search may listen again; a call is left to the policy."""
-        budget = self._context.budget
-        looks = min(LOOKS, max(0, budget.max_relistens - 1))
-        if budget.max_seconds is not None:
-            looks = min(looks, int(budget.max_seconds // 180))
-        return looks
 
     def _hear(self, ref: AudioRef, listens: list[SearchListen]) -> list[Note]:
         """Listen, and say what each token tells, on the clock of the whole recording."""

@@ -88,7 +88,7 @@ def pool(frames: Tensor, tokens: int) -> Tensor:
 
 
 class StreamPool:
-    """What :func:`pool` gives of frames that come a few at a time: mean and maximum of each bin, and nothing else kept."""
+    """What :func:`pool` gives of frames that come a few at a time: mean and maximum of each bin are kept."""
 
     def __init__(self, steps: int, tokens: int) -> None:
         """Pool ``steps`` frames, of which there are at least ``tokens``, into ``tokens`` bins."""
