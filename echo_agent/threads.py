@@ -80,7 +80,7 @@ class Threads:
                     saver.serde = checkpoint_serializer()
                     yield saver
         finally:
-            lock.release()
+            await asyncio.to_thread(lock.release)
 
     @contextmanager
     def reading(self, thread: str) -> Iterator[None]:

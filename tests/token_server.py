@@ -32,7 +32,6 @@ from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.served_policy import DECODERS
 
-
 BLOCK = 16
 """Tokens of a block of the prefix cache."""
 
