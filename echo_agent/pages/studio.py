@@ -355,6 +355,7 @@ def launch(page: gr.Blocks, host: str, port: int, *, key: str | None = None, max
         server_name=host,
         server_port=port or None,
         auth=None if key is None else (USER, key),
+        auth_message=None if key is None else f"The user is {USER}; the key is the password.",
         share=False,
         quiet=True,
         inbrowser=False,

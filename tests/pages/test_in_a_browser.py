@@ -166,6 +166,7 @@ def test_the_studio_with_a_key(ran: Ran, tmp_path: Path) -> None:
     with browsing() as (page, faults), studio(ran, tmp_path, "open-sesame") as (address, _):
         assert httpx.get(f"{address}config").status_code == 401, "nothing is told to who has not logged in"
         page.goto(address)
+        page.wait_for_selector("text=The user is echo")
         name, password = page.locator("input").all()
         assert password.get_attribute("type") == "password"
         for said in ("another-word", "open-sesame"):
