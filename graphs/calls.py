@@ -21,7 +21,7 @@ from echo_agent.graphs.review import review
 from echo_agent.graphs.search import asked_of
 from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current
 from echo_agent.graphs.usage import finish_of
-from echo_agent.messages import FORCE_KEY
+from echo_agent.messages import FORCE_KEY, message_id
 from echo_agent.tools.relisten import Reply, check_call, not_heard
 
 MARGIN = 48
@@ -61,7 +61,7 @@ def calls_of(message: BaseMessage) -> list[RawCall]:
 
 def request_answer(reason: str) -> HumanMessage:
     """The message that asks for the answer at the end of the budget."""
-    return HumanMessage(FORCE_TEXT, additional_kwargs={FORCE_KEY: reason})
+    return HumanMessage(FORCE_TEXT, additional_kwargs={FORCE_KEY: reason}, id=message_id())
 
 
 def is_forced(messages: Sequence[BaseMessage]) -> bool:
@@ -96,6 +96,7 @@ def answer_calls(state: ListeningState, context: ListeningContext, *, ask: bool)
                 tool_call_id=call.id,
                 name=TOOL_NAME,
                 status="success" if reply.ref else "error",
+                id=message_id(),
             )
         )
     write = get_stream_writer()

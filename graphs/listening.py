@@ -68,7 +68,7 @@ from echo_agent.graphs.state import (
     current,
 )
 from echo_agent.graphs.usage import finish_of
-from echo_agent.messages import QUESTION_KEY, audio_block, transcript
+from echo_agent.messages import QUESTION_KEY, audio_block, message_id, transcript
 
 Step = Callable[[ListeningState], Any]
 AsyncStep = Callable[[ListeningState], Awaitable[Any]]
@@ -154,9 +154,10 @@ class _Nodes:
 
     async def alisten(self, state: ListeningState) -> Update:
         """The same; files and audio in messages are read in a thread."""
-        if reads_files(state):
-            return await asyncio.to_thread(listen, state, self.context())
-        return self.listen(state)
+        context = self.context()
+        if reads_files(state, context):
+            return await asyncio.to_thread(listen, state, context)
+        return listen(state, context)
 
     def search(self, state: ListeningState) -> Update:
         """One step of the search of a long recording."""
@@ -211,6 +212,7 @@ def listen(state: ListeningState, context: ListeningContext) -> Update:
     message = HumanMessage(
         [*heard, {"type": "text", "text": question_text(question, choices)}],
         additional_kwargs={QUESTION_KEY: {"question": question, "choices": choices}},
+        id=message_id(),
     )
     return {
         "messages": [message],

@@ -536,11 +536,12 @@ def test_models(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {"bell", "voice", "wolf"} < set(listed["echo-nano"]["sounds"])
     assert {"zero", "nine", "market"} < set(listed["echo-nano"]["words"])
     assert all(model["licence"] and "here" in model["runs"] for model in listed.values())
-    assert listed["Qwen/Qwen2.5-Omni-7B"]["runs"] == ["here", "vLLM", "API"]
+    assert listed["Qwen/Qwen2.5-Omni-7B"]["runs"] == [*json.loads(out)["runs"]] == ["here", "vLLM", "API"]
     code, out, _ = run("models")
     assert code == 0 and all(name in out for name in listed)
     words = out.replace("\n", " ")
     assert "echo-nano knows the sounds: airplane, beep, bell" in words and "zero, one, two" in words
+    assert "vLLM: --model NAME --server URL" in words and "API: --model openai:NAME@URL" in words
 
 
 def test_the_licence_on_a_card_that_is_here_is_what_counts(

@@ -344,11 +344,18 @@ def launch(page: gr.Blocks, host: str, port: int, *, key: str | None = None, max
 
     fonts = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
     theme = Base(font=fonts, font_mono=("ui-monospace", "monospace"), primary_hue="orange")
+    theme.set(  # white on the theme's own orange is hard to read
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
     page.queue(default_concurrency_limit=4, max_size=16)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port or None,
         auth=None if key is None else (USER, key),
+        auth_message=None if key is None else f"The user is {USER}; the key is the password.",
         share=False,
         quiet=True,
         inbrowser=False,
