@@ -1,10 +1,11 @@
-"""A recording that is longer than its model can be asked about is searched: heard coarsely first, then where it matters.
+"""A recording that is longer than its model can be asked about is searched: coarsely first, then where it matters.
 
 Where its family says what tokens of a listen tell (:meth:`Family.notes <echo_agent.families.base.Family.notes>`: the
 embedded models), the whole recording is heard once, in a stream where the family can, else window by window. Then it is
-narrowed (:mod:`echo_agent.graphs.narrowing`), and the question is asked of the stretch that was found, as of a recording
-of its own with its own clock (:meth:`AudioRef.window <echo_agent.audio.references.AudioRef.window>`). Each listen that
-narrows counts as a re-listen. Without any (``max_relistens=0``) the model is asked with the one listen to the whole.
+narrowed (:mod:`echo_agent.graphs.narrowing`), and the question is asked of the stretch that was found, as of a
+recording of its own with its own clock (:meth:`AudioRef.window <echo_agent.audio.references.AudioRef.window>`). Each
+listen that narrows counts as a re-listen. Without any (``max_relistens=0``) the model is asked with the one listen to
+the whole.
 
 Of any other model each window is asked first what is heard in it, which makes a *timeline* in words; the question is
 asked after the timeline, on the clock of the whole recording, and the policy listens to the crops that it wants. What

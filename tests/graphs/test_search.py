@@ -26,7 +26,7 @@ from echo_agent.graphs.search import SearchRecord, windows_of
 from echo_agent.messages import trajectory_of
 from echo_agent.results import result_of
 from echo_agent.stores import RecordingStore
-from tests.scripted import ASK_ONCE, HEARD, START, Script, scripted_family
+from tests.scripted import ASK_ONCE, START, Script, scripted_family
 from tests.tiny import sounds
 
 CHOICES = ["a dog", "a cat"]
