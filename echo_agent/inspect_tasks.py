@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from echo_agent.agent import EchoAgent
 from echo_agent.benchmarks.benchmark import Benchmark
@@ -47,7 +46,7 @@ except ImportError as error:
     raise MissingExtraError('tasks of Inspect need: pip install "echo-agent[inspect]"') from error
 
 OUTCOME = "outcome"
-"""Where a sample keeps what came of it: :class:`~echo_agent.scores.Outcome` as JSON; nothing where it could not be run."""
+"""Where a sample keeps what came of it (``Outcome`` as JSON); nothing where it could not be run."""
 
 
 @task
