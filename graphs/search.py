@@ -149,7 +149,8 @@ def takes_notes(context: ListeningContext) -> bool:
 def windows_of(ref: AudioRef, longest: float) -> list[AudioRef]:
     """A recording as windows of about equal length that are no longer than that; they cover it."""
     size = ceil(ref.duration / ceil(ref.duration / (longest // 1)))
-    return [ref.window(first, first + size) for first in range(0, ceil(ref.duration - 0.5), size)]
+    starts = range(0, ceil(ref.duration), size)
+    return [ref.window(first, min(first + size, ref.duration)) for first in starts]
 
 
 class _Search:
