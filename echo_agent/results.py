@@ -229,13 +229,12 @@ def _record(reply: Reply, heard: Sequence[str]) -> RelistenRecord | None:
         return None
     instead = None
     if reply.asked is not None:
-        there = reply.ref
-        instead = WrongCrop(
-            start=there.origin + there.start, end=there.origin + there.end, overlap=reply.overlap
-        )
+        start, end = reply.ref.on_file
+        instead = WrongCrop(start=start, end=end, overlap=reply.overlap)
+    start, end = asked.on_file
     return RelistenRecord(
-        start=asked.origin + asked.start,
-        end=asked.origin + asked.end,
+        start=start,
+        end=end,
         **asked.transform.model_dump(),
         seconds=reply.ref.seconds,
         observation=reply.observation,

@@ -220,8 +220,8 @@ class _Desk:
         }
         event |= {"start": None, "end": None}
         if asked:
-            event |= {"start": asked.origin + asked.start, "end": asked.origin + asked.end}
-            event |= asked.transform.model_dump()
+            start, end = asked.on_file
+            event |= {"start": start, "end": end, **asked.transform.model_dump()}
             if len(self.recordings) > 1:
                 hashes = [recording.sha256 for recording in self.recordings]
                 event["recording"] = hashes.index(asked.sha256) + 1

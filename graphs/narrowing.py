@@ -1,14 +1,14 @@
 """Where to listen next in a recording of hours: from what a listen says of every stretch, to the stretch that matters.
 
-A listen has the same few tokens whatever its span, so one to a whole hour says little of each minute of it, but says it of
-every minute. The search takes the stretch that tells most of what the question names, hears it by itself, with as many
-tokens as the hour had, and goes on from there: the tokens for a second grow by the number of tokens with every listen. A
+A listen has the same few tokens whatever its span, so one to a whole hour says little of each minute of it, but it says
+something of every minute. The search takes the stretch that tells most of what the question names, hears it by itself,
+with as many tokens as the hour had, and goes on from there: with every listen, a second has many times more tokens. A
 stretch that turns out not to hold what it promised is left for the next best one, as long as the budget lasts.
 
 What a question names are the names of sounds that its listens can tell (:class:`~echo_agent.families.base.Note`); those
-in the question itself come before those in the choices, of which but one is right. A name counts by how much more likely
-it is in a stretch than it is elsewhere in the recording. Where nothing is named, the stretch is taken that is least like
-the others. Nothing here reads audio: hearing is a function that is handed in. Times are seconds.
+in the question itself come before those in the choices, of which but one is right. A name counts by how much more
+likely it is in a stretch than elsewhere in the recording. Where nothing is named, the stretch is taken that is least
+like the others. Nothing here reads audio: hearing is a function that is handed in. Times are seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLOSE = 120.0
 LEAST = 30.0
 """Seconds of the shortest stretch that is heard by itself."""
 MARGIN = 8.0
-"""Seconds that are heard on either side of what a token stands for: sounds are not cut, and what is next to them tells."""
+"""Seconds that are heard on either side of what a token stands for: no sound is cut, and what is next to it tells."""
 SURE = 0.85
 """A stretch in which what was looked for is so much more likely than elsewhere is not doubted."""
 

@@ -1,10 +1,11 @@
-"""A recording that is longer than its model can be asked about is searched: heard coarsely first, then where it matters.
+"""A recording that is longer than its model can be asked about is searched: coarsely first, then where it matters.
 
 Where its family says what tokens of a listen tell (:meth:`Family.notes <echo_agent.families.base.Family.notes>`: the
 embedded models), the whole recording is heard once, in a stream where the family can, else window by window. Then it is
-narrowed (:mod:`echo_agent.graphs.narrowing`), and the question is asked of the stretch that was found, as of a recording
-of its own with its own clock (:meth:`AudioRef.window <echo_agent.audio.references.AudioRef.window>`). Each listen that
-narrows counts as a re-listen. Without any (``max_relistens=0``) the model is asked with the one listen to the whole.
+narrowed (:mod:`echo_agent.graphs.narrowing`), and the question is asked of the stretch that was found, as of a
+recording of its own with its own clock (:meth:`AudioRef.window <echo_agent.audio.references.AudioRef.window>`). Each
+listen that narrows counts as a re-listen. Without any (``max_relistens=0``) the model is asked with the one listen to
+the whole.
 
 Of any other model each window is asked first what is heard in it, which makes a *timeline* in words; the question is
 asked after the timeline, on the clock of the whole recording, and the policy listens to the crops that it wants. What
@@ -148,7 +149,8 @@ def takes_notes(context: ListeningContext) -> bool:
 def windows_of(ref: AudioRef, longest: float) -> list[AudioRef]:
     """A recording as windows of about equal length that are no longer than that; they cover it."""
     size = ceil(ref.duration / ceil(ref.duration / (longest // 1)))
-    return [ref.window(first, first + size) for first in range(0, ceil(ref.duration - 0.5), size)]
+    starts = range(0, ceil(ref.duration), size)
+    return [ref.window(first, min(first + size, ref.duration)) for first in starts]
 
 
 class _Search:

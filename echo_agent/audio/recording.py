@@ -345,7 +345,8 @@ class Recording:
         """
         if ref.sha256 != self.sha256:
             raise RecordingError(f"the reference {ref.key()} is not to {self.name}: their contents differ")
-        samples = self.read(ref.origin + ref.start, min(self.duration, ref.origin + ref.end), rate)
+        start, end = ref.on_file
+        samples = self.read(start, min(self.duration, end), rate)
         return transforms.apply(samples, rate, ref.transform)
 
     def pieces(self, ref: AudioRef, rate: int = 16_000, seconds: float = 30.0) -> Iterator[Samples]:
@@ -362,8 +363,10 @@ class Recording:
         if ref.sha256 != self.sha256 or not ref.transform.is_identity:
             raise RecordingError(f"the reference {ref.key()} cannot be read from {self.name} piece by piece")
         self.check_unchanged()
-        start, end = ref.origin + ref.start, min(self.duration, ref.origin + ref.end)
-        first, last = samples_of_span(start, end, self.duration, check_rate(rate, self.name))
+        start, end = ref.on_file
+        first, last = samples_of_span(
+            start, min(self.duration, end), self.duration, check_rate(rate, self.name)
+        )
         size = max(1, round(seconds * rate))
         stream = self._stream(first, last, rate, size)
         for at in range(first, last, size):

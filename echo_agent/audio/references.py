@@ -71,6 +71,11 @@ class AudioRef(BaseModel):
         return self.start == 0.0 and self.end == self.duration and self.transform.is_identity
 
     @property
+    def on_file(self) -> tuple[float, float]:
+        """Where the stretch begins and ends in seconds of the file, whatever the clock of its recording."""
+        return self.origin + self.start, self.origin + self.end
+
+    @property
     def in_memory(self) -> bool:
         """Whether the recording was given as samples, so that only its owner can give it again."""
         return self.source.startswith(MEMORY)

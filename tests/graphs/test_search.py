@@ -151,9 +151,8 @@ def test_other_models_write_a_timeline_and_hear_crops_of_the_whole(omni: Long) -
     state = omni.run()
     record = SearchRecord.of(state)
     assert record is not None and record.window is None and record.unheard == ()
-    assert [(one.start, one.end) for one in record.listens] == [
-        (8.0 * i, min(8.0 * i + 8, SECONDS)) for i in range(8)
-    ]
+    spans = [(8.0 * i, min(8.0 * i + 8, SECONDS)) for i in range(8)]
+    assert [(one.start, one.end) for one in record.listens] == spans
     question = state["messages"][0]
     for one in record.listens:
         assert f"{one.start:.0f}-{one.end:.0f} s: {one.said or 'nothing'}" in question.text
@@ -220,7 +219,7 @@ def test_windows_cover_a_recording() -> None:
 
 
 def test_a_window_of_a_file_is_its_samples() -> None:
-    recording = Recording.from_array(sounds(9.0), 44100)
+    recording = Recording.from_array(sounds(9.0, rate=44100), 44100)
     window = recording.ref().window(3, 7.25)
     crop = window.span(1.0, 2.5)
     assert window.is_whole and not crop.is_whole and crop.key() != recording.ref(1.0, 2.5).key()
