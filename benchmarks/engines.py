@@ -11,7 +11,7 @@ context, and the model writes on to the end of its answer. Four sides run the sa
 - *vllm resend*: a server without prefix cache and without a cache of audio; every listen has a new name and is sent.
 
 All write the same tokens. The sides run in turns in one process, servers beside it; every turn hears another crop.
-Times are seconds of a turn by the clock around it, medians.
+Both engines compute eagerly (``--enforce-eager``). Times are seconds of a turn by the clock around it, medians.
 
 Then 32 graphs at once, each with one call, about eight recordings of 30 s that neither engine has seen: the clock
 around all of them, medians over passes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -35,6 +36,18 @@ FLAGS = (
     "--enable-scale-out",
     "--enable-prompt-tokens-details",
 )
+PICTURES = {
+    **{"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5OmniProcessor"},
+    **{
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "min_pixels": 3136,
+        "max_pixels": 12845056,
+    },
+    **{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]},
+}
+"""How Qwen2.5-Omni sees: vLLM reads it, whether there are pictures or not."""
 
 Sizes = Mapping[str, int]
 
@@ -69,6 +82,10 @@ def write(family: Family, folder: Path) -> None:
         full = Qwen2_5OmniConfig(thinker_config=thinker.to_dict(), enable_audio_output=False)
         full.architectures = ["Qwen2_5OmniModel"]
         full.save_pretrained(folder)
+        about = folder / "preprocessor_config.json"
+        about.write_text(
+            json.dumps(json.loads(about.read_text(encoding="utf-8")) | PICTURES), encoding="utf-8"
+        )
     save_file({names[name]: weight for name, weight in weights.items()}, path, {"format": "pt"})
 
 
@@ -99,6 +116,8 @@ class Serve:
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
+            # On the first request vLLM compiles a kernel in C++, for longer than it waits for itself on a busy machine.
+            "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3600",
             **self.environment,
         }
         place = [f"--port={self.port}", "--host=127.0.0.1"]

