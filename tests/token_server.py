@@ -2,8 +2,8 @@
 
 It does what the real one was seen to do, also where that is silent: a clip takes the place of one placeholder, whatever
 stands around it; parts of a kind that it does not know are passed over; under a uuid that it knows it hears what it
-heard then; of a context it knows whole blocks, and never all. Sampling is a loop of its own around the family's text model, with a cache that lives for one request, so
-that what it gives owes nothing to the engine in this process.
+heard then; of a context it knows whole blocks, and never all. Sampling is a loop of its own around the family's text
+model, with a cache that lives for one request, so that what it gives owes nothing to the engine in this process.
 
 ``Faults`` are switched on one by one.
 """
@@ -91,6 +91,8 @@ class TokenServer:
         self.adapters: dict[str, Family] = {}
         self.blocks: set[tuple[Any, ...]] = set()
         """What stands in the prefix cache: contexts up to the end of each block."""
+        self.piece = 1
+        """Most tokens of one piece of a stream: the real one sends what has come since the last."""
         self.on_token: Any = None
         """Called before each token is sent."""
         self._lock = threading.Lock()
@@ -192,6 +194,8 @@ class TokenServer:
             context = self._context(body)
         except ValueError as error:
             return _send(handler, 400, {"error": {"message": str(error), "code": 400}})
+        except OverflowError as error:
+            return _send(handler, 500, {"error": {"message": str(error), "code": 500}})
         self._stream(handler, body, *context)
 
     def _load(self, handler: BaseHTTPRequestHandler, name: str, folder: Path) -> None:
@@ -248,7 +252,7 @@ class TokenServer:
             placed.append((len(ids), *clip))
             ids += [token] * self.family.audio_tokens(clip[0])
         if next(waiting, None) is not None:
-            raise ValueError("more audio than placeholders")
+            raise OverflowError("more audio than placeholders")
         if len(ids) + 1 > self.max_model_len:
             raise ValueError(f"the prompt is longer than the maximum model length of {self.max_model_len}")
         if self.faults.other_ids:
@@ -294,6 +298,7 @@ class TokenServer:
         if self.faults.silent_ids:
             head = {}
         said: list[int] = []
+        held: list[dict[str, Any]] = []
         cached = self._cached(body["model"], ids, placed)
         drop = self.faults.drop_after.pop(0) if self.faults.drop_after else None
         broken = self.faults.error_after.pop(0) if self.faults.error_after else None
@@ -311,9 +316,12 @@ class TokenServer:
                     return self._end(handler)
                 if self.on_token is not None:
                     self.on_token(number)
-                self._say(handler, json.dumps({"request_id": "r", **head, "choices": [choice]}))
-                head = {}
                 said += choice["token_ids"]
+                held.append(choice)
+                if len(held) < self.piece and not choice["finish_reason"]:
+                    continue
+                self._say(handler, json.dumps({"request_id": "r", **head, "choices": [_joined(held)]}))
+                head, held = {}, []
             self._cached(body["model"], [*ids, *said], placed)
             usage = {"prompt_tokens": len(ids), "prompt_tokens_details": {"cached_tokens": cached}}
             self._say(handler, json.dumps({"request_id": "r", "choices": [], "usage": usage}))
@@ -410,6 +418,13 @@ class TokenServer:
             for v, i in zip(top.values, top.indices, strict=True)
         ]
         return token, {"token_id": token, "logprob": float(said[token]), "top_logprobs": likely}
+
+
+def _joined(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """Choices of one token each as one."""
+    ids = [token for choice in choices for token in choice["token_ids"]]
+    content = [entry for choice in choices for entry in choice["logprobs"]["content"]]
+    return {**choices[-1], "token_ids": ids, "logprobs": {"content": content}}
 
 
 class _Server(ThreadingHTTPServer):

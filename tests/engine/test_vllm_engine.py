@@ -258,6 +258,16 @@ def test_pieces_of_text_put_together_are_the_text(served: Served) -> None:
     assert "".join(text for _, text in pieces) == said.text and len(pieces) > 1
 
 
+def test_pieces_may_hold_several_tokens(served: Served) -> None:
+    served.server.piece = 3
+    same(served.engine().generate(*served.world.prompt(), GREEDY), undisturbed(served))
+    params = SamplingParams(max_new_tokens=7, max_repeats=1)  # it may end in the middle of one
+    said, expected = (
+        each.generate(*served.world.prompt(), params) for each in (served.engine(), served.world.engine())
+    )
+    assert (said.ids, said.finish) == (expected.ids, expected.finish)
+
+
 def test_a_callback_that_raises_fails_its_run_alone(served: Served) -> None:
     def broken(ids: list[int], text: str) -> None:
         raise ValueError("mine")
