@@ -162,7 +162,7 @@ def test_other_models_write_a_timeline_and_hear_crops_of_the_whole(omni: Long) -
 
 
 def test_what_the_tokens_do_not_reach_is_never_heard_and_said_so(omni: Long) -> None:
-    state = omni.run(budget=Budget(max_new_tokens=32))
+    state = omni.run(budget=Budget(max_new_tokens=16))
     record = SearchRecord.of(state)
     assert record is not None and 0 < len(record.listens) < 8
     assert record.unheard == ((record.listens[-1].end, SECONDS),)
