@@ -27,10 +27,10 @@ from echo_agent.rows import Question
 from echo_agent.scores import Outcome
 
 try:
-    from inspect_ai import Task, task
-    from inspect_ai.dataset import MemoryDataset, Sample
-    from inspect_ai.model import ModelOutput
-    from inspect_ai.scorer import (
+    from inspect_ai import Task, task  # pyright: ignore[reportMissingImports]
+    from inspect_ai.dataset import MemoryDataset, Sample  # pyright: ignore[reportMissingImports]
+    from inspect_ai.model import ModelOutput  # pyright: ignore[reportMissingImports]
+    from inspect_ai.scorer import (  # pyright: ignore[reportMissingImports]
         Metric,
         SampleScore,
         Score,
@@ -41,7 +41,7 @@ try:
         scorer,
         stderr,
     )
-    from inspect_ai.solver import Generate, Solver, TaskState, solver
+    from inspect_ai.solver import Generate, Solver, TaskState, solver  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise MissingExtraError('tasks of Inspect need: pip install "echo-agent[inspect]"') from error
 

@@ -55,6 +55,7 @@ from echo_agent.graphs.search import (
     asearch,
     begin_search,
     choices_of,
+    is_on_own_clock,
     on_recording,
     search,
     takes_notes,
@@ -258,7 +259,7 @@ def answer(state: ListeningState, context: ListeningContext) -> Update:
     if own is not None:
         index = match_choice(found, own)
         found = None if index is None else own[index]
-    if found is not None and choices is not None and own != choices:  # a time on the clock of a window
+    if found is not None and choices is not None and is_on_own_clock(state):
         found = on_recording(found, state, context)
         index = match_choice(found, choices)
     update = {"answer": found, "status": "unparsed" if found is None else "answered", "choice_index": index}

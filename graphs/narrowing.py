@@ -126,12 +126,16 @@ def scoring(first: Sequence[Note], question: str, choices: Sequence[str] | None)
 
 
 def named_in(text: str, names: Mapping[str, object]) -> list[str]:
-    """The names of sounds that stand in a text, in the singular or the plural."""
+    """The names of sounds that stand in a text, in the singular or the plural; voices only where nothing else does.
+
+    Much is said in an hour: what is said after the bell is found by the bell.
+    """
     text = text.casefold()
-    found = [name for name in names if re.search(rf"\b{re.escape(name.casefold())}(?:s|es)?\b", text)]
-    if SPOKEN.search(text):
-        found += [name for name in names if name in VOICES and name not in found]
-    return found
+    sounds = [name for name in names if re.search(rf"\b{re.escape(name.casefold())}(?:s|es)?\b", text)]
+    found = [name for name in sounds if name not in VOICES]
+    if found or not (sounds or SPOKEN.search(text)):
+        return found
+    return [name for name in names if name in VOICES]
 
 
 def _places(notes: Sequence[Note], score: Callable[[Note], float], duration: float) -> list[_Place]:

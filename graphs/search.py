@@ -44,7 +44,9 @@ NOTE_TOKENS = (8, 64)
 """Fewest and most tokens that are written of a window."""
 SHARE = 0.5
 """Part of a run's tokens that may be spent on the timeline."""
-_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:s|sec|secs|seconds?)?\s*", re.IGNORECASE)
+WHEN = "When is it heard?"
+"""A question for a time."""
+_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:s|sec|secs|seconds?)\s*", re.IGNORECASE)
 
 
 class SearchListen(BaseModel):
@@ -258,7 +260,7 @@ class _Search:
         if self.takes_notes:
             ref = self._ref if record.window is None else window_of(self._ref, record.window)
             blocks = [audio_block(ref)]
-            own = clock_choices(self.family, question, choices, self._ref, ref)
+            own = clock_choices(self.family, question, choices, ref)
             record = record.model_copy(update={"choices": own})
             choices = choices if own is None else list(own)
         else:
@@ -334,13 +336,25 @@ def choices_of(state: ListeningState) -> list[str] | None:
     return list(record.choices) if record is not None and record.choices else state.get("choices")
 
 
+def is_on_own_clock(state: ListeningState) -> bool:
+    """Whether the policy was held to times of a clock of its own."""
+    record = SearchRecord.of(state)
+    return record is not None and record.choices is not None
+
+
 def clock_choices(
-    family: Family, question: str, choices: Sequence[str] | None, whole: AudioRef, ref: AudioRef
+    family: Family, question: str, choices: Sequence[str] | None, ref: AudioRef
 ) -> tuple[str, ...] | None:
-    """The whole seconds that an answer is limited to on the clock of a window, where times are asked for; else None."""
-    if choices is None or answer_kind(question) != "time" or not all(map(_SECONDS.fullmatch, choices)):
+    """The whole seconds that an answer is limited to on the clock of a window, where times are asked for; else None.
+
+    Choices are times, and no lengths, where the question asks for one, or where one lies beyond the end of the window.
+    """
+    times = [_SECONDS.fullmatch(choice) for choice in choices or ()]
+    if not times or not all(times):
         return None
-    own = family.implied_choices(question, [ref])
+    if answer_kind(question) != "time" and max(float(time[1]) for time in times if time) <= ref.duration:
+        return None
+    own = family.implied_choices(WHEN, [ref])
     return None if own is None else tuple(own)
 
 

@@ -18,6 +18,9 @@ from echo_agent.evaluation import evaluate
 from echo_agent.results_file import Results
 from echo_agent.rows import read_rows
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"  # Inspect leaves streams of its own open
+)
 EXAMPLES = Path(__file__).parents[1] / "examples" / "questions.jsonl"
 
 

@@ -135,7 +135,10 @@ def test_a_time_is_given_on_the_clock_of_the_recording(monkeypatch: pytest.Monke
         state = long.run("When is a dog heard?", None, implied=True, guided=False)
         assert SearchRecord.of(state).window[0] > 0  # type: ignore[union-attr,index]
         choices = ["3 s", "20 s", "44 s", "61 s"]
-        given = long.run("When is a dog heard?", choices)
+        for length in (["3 s", "4 s"], ["twice", "60 times"]):
+            record = SearchRecord.of(long.run("How long does the dog bark?", length))
+            assert record is not None and record.choices is None
+        given = long.run("What is the starting time of the dog?", choices)
         record = SearchRecord.of(given)
         assert record is not None and record.window is not None and record.choices is not None
         assert record.choices[:2] == ("0 s", "1 s") and len(record.choices) <= 62
@@ -162,7 +165,7 @@ def test_other_models_write_a_timeline_and_hear_crops_of_the_whole(omni: Long) -
 
 
 def test_what_the_tokens_do_not_reach_is_never_heard_and_said_so(omni: Long) -> None:
-    state = omni.run(budget=Budget(max_new_tokens=32))
+    state = omni.run(budget=Budget(max_new_tokens=16))
     record = SearchRecord.of(state)
     assert record is not None and 0 < len(record.listens) < 8
     assert record.unheard == ((record.listens[-1].end, SECONDS),)
