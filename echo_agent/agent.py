@@ -37,11 +37,12 @@ from echo_agent.controls import Control
 from echo_agent.engine import TorchEngine, VLLMEngine
 from echo_agent.engine.feature_files import FeatureFiles
 from echo_agent.errors import QuestionError
-from echo_agent.families.base import TAIL, weights_hash
+from echo_agent.families.base import weights_hash
 from echo_agent.families.loading import EMBEDDED, load_family
 from echo_agent.folder import Folder
 from echo_agent.graphs import ListeningContext, build_listening_graph, initial_state
 from echo_agent.graphs.calls import MARGIN
+from echo_agent.graphs.search import too_long
 from echo_agent.isolation import Isolation
 from echo_agent.one_run import Ask, Branches, Graph, OnEvent, arun, run
 from echo_agent.results import EchoResult, RelistenRecord, result_of
@@ -108,7 +109,6 @@ class EchoAgent:
         self.model = ChatLALM(self.engine, dialect=dialect)
         self.threads = Threads(checkpoints)
         self._load_seconds = load_seconds
-        self._longest = family.limits.longest_recording + TAIL
         self._graph = build_listening_graph()
         self._in_use: Counter[str] = Counter()
         self._lock = Lock()
@@ -185,7 +185,7 @@ class EchoAgent:
             EchoAgentError: This process was forked after the model was loaded.
         """
         self._check_process()
-        recordings = opened_all(audio, self._longest)
+        recordings = opened_all(audio)
         with self._held(recordings) as refs:
             ask = self._prepare(refs, question, choices, on_event, options)
             if ask.thread is None:
@@ -208,7 +208,7 @@ class EchoAgent:
     ) -> EchoResult:
         """The async twin of :meth:`ask`; runs that are awaited together are decoded as one batch."""
         self._check_process()
-        recordings = await asyncio.to_thread(opened_all, audio, self._longest)
+        recordings = await asyncio.to_thread(opened_all, audio)
         with self._held(recordings) as refs:
             ask = self._prepare(refs, question, choices, on_event, options)
             with Isolation() as isolation:
@@ -241,7 +241,7 @@ class EchoAgent:
             **options: As for :meth:`ask`.
         """
         self._check_process()
-        recordings = await asyncio.to_thread(opened_all, audio, self._longest)
+        recordings = await asyncio.to_thread(opened_all, audio)
         with self._held(recordings) as refs:
             asks = [
                 self._prepare(refs, question, choices, None, options | {"control": control})
@@ -294,9 +294,9 @@ class EchoAgent:
         """Take a recording, for a graph or a message: the reference that stands for it there.
 
         Raises:
-            RecordingError: It cannot be opened, or is longer than the model can hear.
+            RecordingError: It cannot be opened.
         """
-        return self.recordings.add(opened(audio, self._longest))
+        return self.recordings.add(opened(audio))
 
     def graph(
         self,
@@ -393,6 +393,8 @@ class EchoAgent:
         choices = implied or choices
         state = initial_state(question, refs, choices, run=settings.run)
         context = self._context(settings, stream_tokens=on_event is not None)
+        if too_long(refs, self.family) and not self.family.streams:  # what will be asked is not known yet
+            return Ask(state, context, settings.thread, on_event, bool(implied))
         head = self.model.head(refs, question, choices)
         needed = len(head.ids) + context.budget.answer_tokens + MARGIN
         if needed >= self.family.context_length:
@@ -475,4 +477,6 @@ def _noted(result: EchoResult, recordings: Sequence[Recording]) -> EchoResult:
         for recording in recordings
         for note in (*recording.notes, *((SILENT,) if recording.is_silent else ()))
     )
+    if result.search is not None:
+        result.notes += result.search.notes(result.model)
     return result

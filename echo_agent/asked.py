@@ -22,10 +22,10 @@ Audios: TypeAlias = "Audio | list[Audio]"
 """One recording, or several in the order in which they are heard first."""
 
 
-def opened(audio: Any, longest: float) -> Recording:
+def opened(audio: Any, longest: float | None = None) -> Recording:
     """Open what was given, hash it, and look whether it is silent: what reads the file must not in an event loop.
 
-    A file of more than ``longest`` seconds is refused before it is decoded.
+    A file of more than ``longest`` seconds, where that is given, is refused before it is decoded.
     """
     recording = _opened(audio, longest)
     recording.ref()
@@ -33,7 +33,7 @@ def opened(audio: Any, longest: float) -> Recording:
     return recording
 
 
-def _opened(audio: Any, longest: float) -> Recording:
+def _opened(audio: Any, longest: float | None) -> Recording:
     if isinstance(audio, tuple) and len(audio) == 2:
         return Recording.from_array(*audio)
     if hasattr(audio, "get_array_of_samples"):  # pydub's class is not imported for those who do not use it
@@ -48,7 +48,7 @@ def _opened(audio: Any, longest: float) -> Recording:
     return audio if isinstance(audio, Recording) else Recording.open(audio, longest)
 
 
-def opened_all(audio: Any, longest: float) -> list[Recording]:
+def opened_all(audio: Any, longest: float | None = None) -> list[Recording]:
     """Open one recording, or each of a list of them; as :func:`opened`."""
     if not isinstance(audio, list):
         return [opened(audio, longest)]

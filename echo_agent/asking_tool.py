@@ -7,6 +7,7 @@ asked or heard is told to the caller as the tool's answer, for a model can do be
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -67,7 +68,8 @@ def asking_tool(
     async def aanswer(**arguments: Any) -> tuple[str, dict[str, Any]]:
         args = AskRecordingArgs(**arguments)
         try:
-            return _answered(await aask(files.find(args.path), **{**options, **args.options}))
+            path = await asyncio.to_thread(files.find, args.path)
+            return _answered(await aask(path, **{**options, **args.options}))
         except EchoAgentError as error:
             raise ToolException(files.told(error)) from error
 

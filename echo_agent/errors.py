@@ -30,8 +30,12 @@ def _short(line: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
-class EchoAgentError(Exception):
-    """The base of every error that echo-agent raises on purpose."""
+class EchoAgentError(RuntimeError):
+    """The base of every error that echo-agent raises on purpose.
+
+    It is a RuntimeError for those who know no classes of ours: a server of LangGraph tells its clients what such an
+    error says, and its retries leave it alone, for asked again in the same way it would come again.
+    """
 
     def __str__(self) -> str:
         r"""The message in plain characters, for names in it may hold anything; bytes that are no UTF-8 as ``\xe9``."""

@@ -131,7 +131,8 @@ class RecordingServer:
             raise ToolError(self._folder.told(error)) from error
         finally:
             run.cancel()  # of a client that wants it no more
-        link = self._link(self._folder.name(self._folder.find(path)))
+        file = await asyncio.to_thread(self._folder.find, path)
+        link = self._link(self._folder.name(file))
         return CallToolResult(
             content=[TextContent(text=in_words(result)), link],
             structured_content=result.model_dump(mode="json"),

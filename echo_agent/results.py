@@ -15,6 +15,7 @@ from echo_agent.chat import FINISH_KEY, TIMINGS_KEY, TOKENS_KEY, WEIGHTS_KEY
 from echo_agent.controls import Status
 from echo_agent.errors import EchoAgentError
 from echo_agent.graphs.calls import replies_of
+from echo_agent.graphs.search import SearchRecord
 from echo_agent.graphs.state import current
 from echo_agent.graphs.usage import sampled_tokens
 from echo_agent.messages import delta_of, trajectory_of, transcript
@@ -89,7 +90,10 @@ class EchoResult(BaseModel):
     text: str
     """The assistant's whole turn, with its calls and without the audio."""
     notes: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
-    """What was found about the recording, such as that it is cut off or that its channels cancel each other out."""
+    """What was found about the recording, such as that it is cut off or that its channels cancel each other out; and
+    how it was searched, where it is longer than the model can be asked about."""
+    search: SearchRecord | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How a recording was searched that is longer than the model can be asked about, and what of it was never heard."""
 
     _messages: list[BaseMessage] = PrivateAttr(default_factory=list)
 
@@ -161,6 +165,7 @@ def result_of(
         | {key: sum(step[TIMINGS_KEY][key] for step in steps) for key in ("encode", "prefill", "decode")},
         model=name if family is None else family.name,
         text=transcript(messages),
+        search=SearchRecord.of(state),
     )
     result._messages = messages
     return result
@@ -224,10 +229,12 @@ def _record(reply: Reply, heard: Sequence[str]) -> RelistenRecord | None:
         return None
     instead = None
     if reply.asked is not None:
-        instead = WrongCrop(start=reply.ref.start, end=reply.ref.end, overlap=reply.overlap)
+        start, end = reply.ref.on_file
+        instead = WrongCrop(start=start, end=end, overlap=reply.overlap)
+    start, end = asked.on_file
     return RelistenRecord(
-        start=asked.start,
-        end=asked.end,
+        start=start,
+        end=end,
         **asked.transform.model_dump(),
         seconds=reply.ref.seconds,
         observation=reply.observation,

@@ -71,15 +71,16 @@ def parse_json(text: str) -> object:
     """
     try:
         value: object = json.loads(text)
-    except RecursionError:
-        raise ValueError("its brackets are nested too deep") from None
+    except RecursionError:  # how deep that is depends on the Python
+        raise ValueError(_TOO_DEEP) from None
     if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
-        raise ValueError(f"its brackets are nested more than {DEEPEST} deep")
+        raise ValueError(_TOO_DEEP)
     return value
 
 
 DEEPEST = 100
 """Levels of brackets that are read: whatever handles them further takes a few calls for each."""
+_TOO_DEEP = f"its brackets are nested more than {DEEPEST} deep"
 
 
 def _depth(value: object) -> int:

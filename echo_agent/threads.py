@@ -20,6 +20,7 @@ from pydantic import BaseModel, InstanceOf, ValidationError
 from echo_agent.audio.references import AudioRef
 from echo_agent.controls import Status
 from echo_agent.errors import QuestionError
+from echo_agent.graphs.search import SearchRecord
 from echo_agent.graphs.serializer import checkpoint_serializer
 from echo_agent.graphs.state import ListeningOutput, Spent
 from echo_agent.locks import Lock, lock_entry
@@ -79,7 +80,7 @@ class Threads:
                     saver.serde = checkpoint_serializer()
                     yield saver
         finally:
-            lock.release()
+            await asyncio.to_thread(lock.release)
 
     @contextmanager
     def reading(self, thread: str) -> Iterator[None]:
@@ -132,7 +133,8 @@ class Threads:
             _Saved.model_validate(values)
         except ValidationError as error:
             raise self._no_thread(thread) from error
-        if ended and not set(ListeningOutput.__annotations__) <= set(values):
+        needed = set(ListeningOutput.__annotations__) - {"search"}  # runs of earlier versions have none
+        if ended and not needed <= set(values):
             raise self._no_thread(thread)
 
     def _no_thread(self, thread: str) -> QuestionError:
@@ -178,3 +180,4 @@ class _Saved(BaseModel):
     answer: str | None = None
     status: Status | None = None
     choice_index: int | None = None
+    search: SearchRecord | None = None

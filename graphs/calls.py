@@ -18,9 +18,10 @@ from echo_agent.audio.recording import AudioRef
 from echo_agent.chat import ERRORS_KEY, TOKENS_KEY, ChatLALM
 from echo_agent.graphs.control import right_crop, silent_crop, wrong_crop
 from echo_agent.graphs.review import review
-from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current, recordings_of
+from echo_agent.graphs.search import asked_of
+from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current
 from echo_agent.graphs.usage import finish_of
-from echo_agent.messages import FORCE_KEY
+from echo_agent.messages import FORCE_KEY, message_id
 from echo_agent.tools.relisten import Reply, check_call, not_heard
 
 MARGIN = 48
@@ -60,7 +61,7 @@ def calls_of(message: BaseMessage) -> list[RawCall]:
 
 def request_answer(reason: str) -> HumanMessage:
     """The message that asks for the answer at the end of the budget."""
-    return HumanMessage(FORCE_TEXT, additional_kwargs={FORCE_KEY: reason})
+    return HumanMessage(FORCE_TEXT, additional_kwargs={FORCE_KEY: reason}, id=message_id())
 
 
 def is_forced(messages: Sequence[BaseMessage]) -> bool:
@@ -95,6 +96,7 @@ def answer_calls(state: ListeningState, context: ListeningContext, *, ask: bool)
                 tool_call_id=call.id,
                 name=TOOL_NAME,
                 status="success" if reply.ref else "error",
+                id=message_id(),
             )
         )
     write = get_stream_writer()
@@ -109,12 +111,18 @@ def answer_calls(state: ListeningState, context: ListeningContext, *, ask: bool)
     return update
 
 
+def _within(spans: Sequence[tuple[float, float]], recording: AudioRef) -> tuple[tuple[float, float], ...]:
+    """Spans of a file as spans of a recording, which may be a window of it; those outside of it are left out."""
+    moved = [(max(0.0, start - recording.origin), end - recording.origin) for start, end in spans]
+    return tuple((start, end) for start, end in moved if start < min(end, recording.duration))
+
+
 class _Desk:
     """Answers the calls of one message in order, and keeps the accounts."""
 
     def __init__(self, state: ListeningState, context: ListeningContext, messages: list[BaseMessage]) -> None:
         self.context = context
-        self.recordings = recordings_of(state)
+        self.recordings = asked_of(state)
         self.heard = [reply.asked or reply.ref for reply in replies_of(messages)]
         self.spent: Spent = {**state["spent"]}
         self.events: list[dict[str, Any]] = []
@@ -150,6 +158,7 @@ class _Desk:
                 return self._done(Reply(outcome="refused", observation=not_heard(decision.note)))
             arguments, note = decision.arguments, decision.note
         before = [ref for ref in self.heard if ref is not None]
+        arguments = self._on_the_clock(arguments)
         heard = check_call(arguments, self.recordings, limits, before, note)
         if heard.ref is None:
             return self._done(Reply(outcome="refused", observation=heard.observation))
@@ -158,6 +167,17 @@ class _Desk:
             self.exhausted = "context"
             return Reply(outcome="exhausted")
         return self._done(reply)
+
+    def _on_the_clock(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments in seconds, where the policy's own last longer."""
+        model = self.context.model
+        pace = model.family.clock(self.recordings) if isinstance(model, ChatLALM) else 1.0
+        if pace == 1.0:
+            return arguments
+        times = {
+            key: arguments[key] for key in ("start", "end") if isinstance(arguments.get(key), int | float)
+        }
+        return arguments | {key: pace * time for key, time in times.items()}
 
     def _fits(self, ref: AudioRef) -> bool:
         """Whether the crop leaves room for the answer; takes its room if so."""
@@ -178,7 +198,7 @@ class _Desk:
         if self.context.control not in ("wrong-crop", "oracle"):
             return Reply(outcome="heard", observation=observation, ref=ref)
         first = self.recordings[0]
-        gold = self.context.gold_spans if ref.sha256 == first.sha256 else ()
+        gold = _within(self.context.gold_spans, first) if ref.sha256 == first.sha256 else ()
         if self.context.control == "oracle":
             crop, overlap = right_crop(ref, gold, self.spent["relistens"], self.context.hearing)
             return Reply(outcome="heard", observation=observation, ref=crop, asked=ref, overlap=overlap)
@@ -200,7 +220,8 @@ class _Desk:
         }
         event |= {"start": None, "end": None}
         if asked:
-            event |= {"start": asked.start, "end": asked.end, **asked.transform.model_dump()}
+            start, end = asked.on_file
+            event |= {"start": start, "end": end, **asked.transform.model_dump()}
             if len(self.recordings) > 1:
                 hashes = [recording.sha256 for recording in self.recordings]
                 event["recording"] = hashes.index(asked.sha256) + 1

@@ -1,7 +1,9 @@
-"""The listening graph: ``listen -> reason -> (relisten -> reason)* -> answer``.
+"""The listening graph: ``listen -> search* -> reason -> (relisten -> reason)* -> answer``.
 
 - *listen* puts the recordings and the question into the messages; in a thread, a newer message of a user is the
   question (:mod:`echo_agent.graphs.question`).
+- *search* finds out what to ask about where a recording is longer than the model can be asked about
+  (:mod:`echo_agent.graphs.search`); others go past it.
 - *reason* lets the model go on until it asks to listen again, answers, or has used up its tokens.
 - *relisten* answers every call, also those that cannot be read or mended, and keeps the budget.
 - *answer* reads the answer. What is not written as one is ``unparsed``; nothing is guessed.
@@ -24,6 +26,7 @@ common. With ``stream_mode="custom"`` it sends
 - ``{"type": "relisten", "index", "outcome", "start", "end", "seconds", "observation", "speed", ...}``: call number
   ``index`` was answered (with the times and the transform that are heard; None and none where nothing is; and with the
   ``recording``, counted from 1, where there are several);
+- ``{"type": "search", "start", "end", "tokens", ...}``: a listen of a search;
 - ``{"type": "answer", "answer", "status", "choice_index"}``.
 """
 
@@ -47,6 +50,16 @@ from echo_agent.chat import ChatLALM
 from echo_agent.graphs.calls import answer_calls, calls_of, is_forced
 from echo_agent.graphs.question import next_question, reads_files
 from echo_agent.graphs.reason import Update, areason, reason
+from echo_agent.graphs.search import (
+    SearchRecord,
+    asearch,
+    begin_search,
+    choices_of,
+    is_on_own_clock,
+    on_recording,
+    search,
+    takes_notes,
+)
 from echo_agent.graphs.state import (
     ListeningContext,
     ListeningInput,
@@ -56,7 +69,7 @@ from echo_agent.graphs.state import (
     current,
 )
 from echo_agent.graphs.usage import finish_of
-from echo_agent.messages import QUESTION_KEY, audio_block, transcript
+from echo_agent.messages import QUESTION_KEY, audio_block, message_id, transcript
 
 Step = Callable[[ListeningState], Any]
 AsyncStep = Callable[[ListeningState], Awaitable[Any]]
@@ -88,11 +101,13 @@ def build_listening_graph(
         output_schema=ListeningOutput,
     )
     graph.add_node("listen", _Step("listen", nodes.listen, nodes.alisten))
+    graph.add_node("search", _Step("search", nodes.search, nodes.asearch))
     graph.add_node("reason", _Step("reason", nodes.reason, nodes.areason))
     graph.add_node("relisten", _Step("relisten", nodes.relisten, nodes.arelisten))
-    graph.add_node("answer", _Step("answer", _answer))
+    graph.add_node("answer", _Step("answer", nodes.answer))
     graph.add_edge(START, "listen")
-    graph.add_edge("listen", "reason")
+    for node in ("listen", "search"):
+        graph.add_conditional_edges(node, _Step("found", _found), ["search", "reason"])
     graph.add_conditional_edges("reason", _Step("next", _next), ["reason", "relisten", "answer"])
     graph.add_edge("relisten", "reason")
     graph.add_edge("answer", END)
@@ -140,9 +155,21 @@ class _Nodes:
 
     async def alisten(self, state: ListeningState) -> Update:
         """The same; files and audio in messages are read in a thread."""
-        if reads_files(state):
-            return await asyncio.to_thread(listen, state, self.context())
-        return self.listen(state)
+        context = self.context()
+        if reads_files(state, context):
+            return await asyncio.to_thread(listen, state, context)
+        return listen(state, context)
+
+    def search(self, state: ListeningState) -> Update:
+        """One step of the search of a long recording."""
+        return search(state, self.context())
+
+    async def asearch(self, state: ListeningState) -> Update:
+        """The same; listening to hours takes a thread of its own."""
+        context = self.context()
+        if takes_notes(context):
+            return await asyncio.to_thread(search, state, context)
+        return await asearch(state, context)
 
     def reason(self, state: ListeningState) -> Update:
         """Let the model go on."""
@@ -163,6 +190,10 @@ class _Nodes:
             return await asyncio.to_thread(answer_calls, state, context, ask=self.ask)
         return answer_calls(state, context, ask=self.ask)
 
+    def answer(self, state: ListeningState) -> Update:
+        """Read the answer."""
+        return answer(state, self.context())
+
 
 # --- listen -----------------------------------------------------------------------------------------------------
 
@@ -182,6 +213,7 @@ def listen(state: ListeningState, context: ListeningContext) -> Update:
     message = HumanMessage(
         [*heard, {"type": "text", "text": question_text(question, choices)}],
         additional_kwargs={QUESTION_KEY: {"question": question, "choices": choices}},
+        id=message_id(),
     )
     return {
         "messages": [message],
@@ -195,10 +227,17 @@ def listen(state: ListeningState, context: ListeningContext) -> Update:
         "answer": None,
         "status": None,
         "choice_index": None,
+        "search": begin_search(asked.recordings, context),
     }
 
 
 # --- next -------------------------------------------------------------------------------------------------------
+
+
+def _found(state: ListeningState) -> str:
+    """Where to go before the model has the word."""
+    record = SearchRecord.of(state)
+    return "reason" if record is None or record.done else "search"
 
 
 def _next(state: ListeningState) -> str:
@@ -212,14 +251,17 @@ def _next(state: ListeningState) -> str:
 # --- answer -----------------------------------------------------------------------------------------------------
 
 
-def _answer(state: ListeningState) -> Update:
+def answer(state: ListeningState, context: ListeningContext) -> Update:
     """Read the answer, or say that there is none."""
     messages = current(state["messages"])
-    answer, index = extract_answer(transcript(messages), ended=finish_of(messages[-1]) == "eos"), None
-    choices = state.get("choices")
-    if choices is not None:
-        index = match_choice(answer, choices)
-        answer = None if index is None else choices[index]
-    update = {"answer": answer, "status": "unparsed" if answer is None else "answered", "choice_index": index}
+    found, index = extract_answer(transcript(messages), ended=finish_of(messages[-1]) == "eos"), None
+    own, choices = choices_of(state), state.get("choices")
+    if own is not None:
+        index = match_choice(found, own)
+        found = None if index is None else own[index]
+    if found is not None and choices is not None and is_on_own_clock(state):
+        found = on_recording(found, state, context)
+        index = match_choice(found, choices)
+    update = {"answer": found, "status": "unparsed" if found is None else "answered", "choice_index": index}
     get_stream_writer()({"type": "answer", **update})
     return update

@@ -92,10 +92,9 @@ def _stated(state: ListeningState, context: ListeningContext) -> list[AudioRef]:
     )
 
 
-def reads_files(state: ListeningState) -> bool:
-    """Whether finding the question may open files or decode audio, which takes time."""
-    named = any(isinstance(entry, str) for entry in state.get("recordings") or ())
-    return named or holds_audio_data(state.get("messages") or [])
+def reads_files(state: ListeningState, context: ListeningContext) -> bool:
+    """Whether finding the question may look at files or decode audio, which takes time."""
+    return context.folder is not None or holds_audio_data(state.get("messages") or [])
 
 
 def _newest(messages: Sequence[BaseMessage]) -> HumanMessage | None:

@@ -28,6 +28,7 @@ from echo_agent.answers import ANSWER
 from echo_agent.chat import ChatLALM
 from echo_agent.graphs.calls import MARGIN, calls_of, is_forced, request_answer
 from echo_agent.graphs.hearing import AudioRefusals, check_hears
+from echo_agent.graphs.search import choices_of
 from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current
 from echo_agent.graphs.usage import finish_of, sampled_tokens, written_tokens
 from echo_agent.messages import holds_audio_data
@@ -88,7 +89,7 @@ class _Call:
             left, reserve = (budget.answer_tokens, 0) if forced else (left, reserve)
             self.options |= {"seed": context.seed, "run": state["run"], "max_new_tokens": left}
             self.options |= {"reserve": reserve}
-            self.options |= {"choices": tuple(state.get("choices") or ())} if context.guided else {}
+            self.options |= {"choices": tuple(choices_of(state) or ())} if context.guided else {}
         else:  # before its answer, such a model may think once more: it cannot be put right in front of it
             self.limit = max(budget.answer_tokens, budget.max_new_tokens) if forced else left
             self.model = context.model if forced else context.model.bind_tools([_tool_schema()])

@@ -5,25 +5,21 @@ which is then called. A file of threads may have been made by somebody else. Wha
 and plain values, so nothing but these is made of what a checkpoint holds; whatever else is named in it stays the data
 that it is, and is not looked up.
 
-Most savers write the whole state at every step, and a state repeats itself (tokens, references), so it is packed: a
-conversation takes about a quarter of the room.
+Most savers write the whole state at every step, so it is packed (:mod:`echo_agent.graphs.packing`).
 """
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-PACKED = "msgpack.zlib"
-"""The kind of what is packed."""
+from echo_agent.graphs.packing import PACKED, PACKED_BEFORE, packed, unpacked
+
 WRITTEN = ("null", "bytes", "bytearray", "msgpack")
 """Other kinds that are read; those of earlier LangGraphs (``json``, ``pickle``) can build more than messages."""
-SMALL = 256
+SMALL = 64
 """Bytes up to which nothing is packed."""
-LARGEST = 1 << 28
-"""Bytes up to which something is unpacked: a small file could claim to hold any number of them."""
 
 
 class _Serializer(JsonPlusSerializer):
@@ -32,27 +28,16 @@ class _Serializer(JsonPlusSerializer):
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         """The value as bytes, with their kind."""
         kind, data = super().dumps_typed(obj)
-        return (PACKED, zlib.compress(data)) if kind == "msgpack" and len(data) > SMALL else (kind, data)
+        return (PACKED, packed(data)) if kind == "msgpack" and len(data) > SMALL else (kind, data)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """The value; raises ValueError where it was written by something else."""
         kind, content = data
-        if kind == PACKED:
-            kind, content = "msgpack", _unpacked(content)
+        if kind in (PACKED, PACKED_BEFORE):
+            kind, content = "msgpack", unpacked(kind, content)
         if kind not in WRITTEN:
             raise ValueError(f"a checkpoint of the kind {kind!r}, which is not read")
         return super().loads_typed((kind, content))
-
-
-def _unpacked(data: bytes) -> bytes:
-    unpack = zlib.decompressobj()
-    try:
-        content = unpack.decompress(data, LARGEST)
-    except zlib.error as error:
-        raise ValueError(f"a checkpoint that cannot be unpacked: {error}") from error
-    if not unpack.eof:
-        raise ValueError(f"a checkpoint that is cut off, or holds more than {LARGEST >> 20} MiB")
-    return content
 
 
 def checkpoint_serializer(*types: type) -> JsonPlusSerializer:

@@ -79,6 +79,8 @@ class ListeningOutput(TypedDict):
     answer: str | None
     status: Status | None
     choice_index: int | None
+    search: dict[str, Any] | None
+    """How a recording was searched that is longer than the model can be asked about (``SearchRecord`` as JSON)."""
 
 
 class ListeningState(ListeningOutput):

@@ -53,7 +53,11 @@ UNSURE: Script = {
 
 def scripted_family(script: Script, kind: str = "qwen2.5-omni", seed: int = 0, sure: float = 3.0) -> Family:
     """A tiny family that follows ``script``; ``sure`` scales the scores of what is in it."""
-    family = tiny_family(kind, seed)
+    return scripted(script, tiny_family(kind, seed), kind, seed, sure)
+
+
+def scripted(script: Script, family: Family, kind: str, seed: int = 0, sure: float = 3.0) -> Family:
+    """The same around the model of a family, whose weights change."""
     tokenizer, model = family.tokenizer, family.model
     names = NANO if kind == "echo-nano" else {}
     script = {

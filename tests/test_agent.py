@@ -478,7 +478,11 @@ def test_the_head_of_a_context_is_rendered_once(agent, monkeypatch):
         ({"audio": "missing.wav"}, RecordingError, "missing.wav"),
         ({"audio": (np.full(16000, np.nan), 16000)}, RecordingError, "NaN|nan"),
         ({"audio": (np.zeros(0), 16000)}, RecordingError, "no samples"),
-        ({"audio": (np.zeros(8000 * 700, np.float32), 8000)}, RecordingTooLongError, "at most"),
+        (
+            {"audio": [(np.zeros(8000 * n, np.float32), 8000) for n in (700, 1)]},
+            RecordingTooLongError,
+            "at most",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_the_model_runs(agent, change, error, words):

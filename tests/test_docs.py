@@ -151,7 +151,8 @@ def check(command: list[str]) -> None:
         assert (ROOT / words[0]).is_file(), command
         check_script(ROOT / words[0], words[1:])
     else:
-        assert command[:2] in (["pip", "install"], ["apt-get", "install"]), command
+        known = [["pip", "install"], ["apt-get", "install"], ["langgraph", "dev"]]
+        assert command[:2] in known, command
 
 
 def check_ours(words: list[str]) -> None:

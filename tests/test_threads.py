@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from echo_agent import EchoAgent
 from echo_agent.cli import main
 from echo_agent.errors import DataError, EchoAgentError, QuestionError
 from echo_agent.graphs import checkpoint_serializer
+from echo_agent.graphs.packing import WORDS, packed
 from echo_agent.graphs.state import Budget
 from tests.scripted import ASK_ONCE, scripted_family
 from tests.tiny import sounds
@@ -60,6 +62,12 @@ def checkpoint(value: Any) -> bytes:
             "updated_channels": None,
         }
     )
+
+
+def with_other_words(data: bytes) -> bytes:
+    """What a version with another dictionary would have packed."""
+    pack = zlib.compressobj(zdict=WORDS[:-1])
+    return pack.compress(data) + pack.flush()
 
 
 def database(path: Path, data: bytes, kind: str = "msgpack", thread: str = "t") -> Path:
@@ -147,6 +155,11 @@ def test_an_agent_runs_none_either(family: Any, tmp_path: Path, code: int) -> No
         ("msgpack.zlib", b"x"),
         ("msgpack.zlib", zlib.compress(b"no state")),
         ("msgpack.zlib", zlib.compress(checkpoint({}))[:-4]),
+        ("msgpack.words", b"x"),
+        ("msgpack.words", packed(b"no state")),
+        ("msgpack.words", packed(checkpoint({}))[:-4]),
+        ("msgpack.words", with_other_words(checkpoint({}))),
+        ("msgpack.zlib", packed(checkpoint({}))),
         ("null", b""),
         ("zip", b"x"),
     ],
@@ -225,13 +238,18 @@ def test_what_is_saved_is_packed_and_no_more_of_it_is_unpacked_than_fits(
 ) -> None:
     serializer, state = checkpoint_serializer(), {"ids": list(range(9)) * 1000}
     kind, data = serializer.dumps_typed(state)
-    assert kind == "msgpack.zlib" and len(data) < 500 and serializer.loads_typed((kind, data)) == state
+    assert kind == "msgpack.words" and len(data) < 500 and serializer.loads_typed((kind, data)) == state
     assert serializer.dumps_typed({"a": 1}) == ("msgpack", ormsgpack.packb({"a": 1})), (
         "what is small stays as it is"
     )
-    monkeypatch.setattr("echo_agent.graphs.serializer.LARGEST", 5000)
+    monkeypatch.setattr("echo_agent.graphs.packing.LARGEST", 5000)
     with pytest.raises(ValueError, match="holds more than"):
         serializer.loads_typed((kind, data))
+
+
+def test_the_words_of_the_packing_are_never_changed() -> None:
+    """What was packed with others cannot be read: another dictionary needs another kind."""
+    assert hashlib.sha256(WORDS).hexdigest().startswith("ba1d1e47a1eb38b4")
 
 
 def test_one_run_at_a_time_has_a_thread(family: Any, tmp_path: Path) -> None:

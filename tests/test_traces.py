@@ -53,7 +53,7 @@ def test_a_trace_comes_back(agent: EchoAgent, file: Path, tmp_path: Path) -> Non
         ("", "is no trace of a run"),
         ("[1, 2]", "is no trace of a run"),
         ('{"question": "What?"}', "is no trace of a run (echo_agent: Field required)"),
-        ("[" * 5000 + "]" * 5000, "nested too deep"),
+        ("[" * 5000 + "]" * 5000, "nested more than 100 deep"),
     ],
 )
 def test_what_is_no_trace_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -7,7 +7,9 @@ and a position that is off by one would not show.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -86,10 +88,10 @@ SPARE_ROWS = 3
 def tiny_family(kind: str, seed: int = 0) -> Family:
     """A family of ``kind`` around a tiny model on the CPU in float32; equal seeds give equal weights."""
     if kind == "qwen2-audio":
-        model: PreTrainedModel = Qwen2AudioForConditionalGeneration(_audio_config())
+        model: PreTrainedModel = Qwen2AudioForConditionalGeneration(qwen2_audio_config())
         family: Family = Qwen2AudioFamily(f"tiny-{kind}", model, tiny_tokenizer(kind), tiny_extractor(kind))
     elif kind == "qwen2.5-omni":
-        model = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(**_thinker_sizes()))
+        model = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig(**thinker_sizes()))
         family = Qwen25OmniFamily(f"tiny-{kind}", model, tiny_tokenizer(kind), tiny_extractor(kind))
     elif kind == "echo-nano":
         tokenizer = load_tokenizer(WEIGHTS)
@@ -195,29 +197,38 @@ def _tower_sizes() -> dict[str, Any]:
     }
 
 
-def _audio_config() -> Qwen2AudioConfig:
+def qwen2_audio_config(
+    text: Mapping[str, int] = MappingProxyType({}), tower: Mapping[str, int] = MappingProxyType({})
+) -> Qwen2AudioConfig:
+    """The configuration of a tiny Qwen2-Audio; other sizes of decoder and tower can be named."""
     ids = tiny_tokenizer("qwen2-audio").get_vocab()
     return Qwen2AudioConfig(
-        audio_config=_tower_sizes(),
-        text_config={"model_type": "qwen2", **_text_sizes("qwen2-audio")},
+        audio_config=_tower_sizes() | dict(tower),
+        text_config={"model_type": "qwen2", **_text_sizes("qwen2-audio"), **text},
         audio_token_index=ids["<|AUDIO|>"],
     )
 
 
-def _thinker_sizes() -> dict[str, Any]:
+def thinker_sizes(
+    text: Mapping[str, int] = MappingProxyType({}), tower: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The configuration of a tiny thinker of Qwen2.5-Omni; other sizes of decoder and tower can be named."""
     ids = tiny_tokenizer("qwen2.5-omni").get_vocab()
-    rope = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [2, 1, 1]}
+    decoder = {**_text_sizes("qwen2.5-omni"), **text}
+    half = decoder["hidden_size"] // decoder["num_attention_heads"] // 2
+    sections = [half // 2, half // 4, half // 4]
+    rope = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": sections}
     return {
-        "audio_config": {**_tower_sizes(), "n_window": 100, "output_dim": 32},
+        "audio_config": {**_tower_sizes(), **tower, "n_window": 100, "output_dim": decoder["hidden_size"]},
         "vision_config": {
             "depth": 1,
             "hidden_size": 32,
             "intermediate_size": 32,
             "num_heads": 2,
-            "out_hidden_size": 32,
+            "out_hidden_size": decoder["hidden_size"],
             "fullatt_block_indexes": [0],
         },
-        "text_config": {**_text_sizes("qwen2.5-omni"), "rope_parameters": rope},
+        "text_config": {**decoder, "rope_parameters": rope},
         "audio_token_index": ids["<|AUDIO|>"],
         "image_token_index": ids["<|IMAGE|>"],
         "video_token_index": ids["<|VIDEO|>"],
@@ -232,7 +243,7 @@ def _thinker_sizes() -> dict[str, Any]:
 def tiny_full_omni(seed: int = 0) -> Qwen2_5OmniForConditionalGeneration:
     """A full Qwen2.5-Omni model (the thinker inside its wrapper), as the published checkpoints are."""
     model = Qwen2_5OmniForConditionalGeneration(
-        Qwen2_5OmniConfig(thinker_config=_thinker_sizes(), enable_audio_output=False)
+        Qwen2_5OmniConfig(thinker_config=thinker_sizes(), enable_audio_output=False)
     )
     randomise(model, seed)
     return model.eval()

@@ -2,8 +2,8 @@
 
 It does what the real one was seen to do, also where that is silent: a clip takes the place of one placeholder, whatever
 stands around it; parts of a kind that it does not know are passed over; under a uuid that it knows it hears what it
-heard then. Sampling is a loop of its own around the family's text model, with a cache that lives for one request, so
-that what it gives owes nothing to the engine in this process.
+heard then; of a context it knows whole blocks, and never all. Sampling is a loop of its own around the family's text
+model, with a cache that lives for one request, so that what it gives owes nothing to the engine in this process.
 
 ``Faults`` are switched on one by one.
 """
@@ -31,6 +31,9 @@ from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.served_policy import DECODERS
+
+BLOCK = 16
+"""Tokens of a block of the prefix cache."""
 
 
 @dataclass
@@ -65,6 +68,8 @@ class Faults:
     """So many answers are no JSON."""
     hang: float = 0.0
     """Seconds that it is silent before each answer."""
+    idle: int = 0
+    """So many requests come just as the connection, which served before, is closed for having been idle."""
     versions: tuple[str, ...] = ()
     """What it says of the weights that it samples with."""
 
@@ -84,6 +89,10 @@ class TokenServer:
         self.heard: dict[str, tuple[AudioRef, list[dict[str, torch.Tensor]]]] = {}
         """Audio by uuid: what it is, and its features."""
         self.adapters: dict[str, Family] = {}
+        self.blocks: set[tuple[Any, ...]] = set()
+        """What stands in the prefix cache: contexts up to the end of each block."""
+        self.piece = 1
+        """Most tokens of one piece of a stream: the real one sends what has come since the last."""
         self.on_token: Any = None
         """Called before each token is sent."""
         self._lock = threading.Lock()
@@ -91,13 +100,29 @@ class TokenServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            served = 0
 
             def do_GET(self) -> None:
-                outer.get(self)
+                if not self.idle():
+                    outer.get(self)
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.post(self, body)
+                if not self.idle():
+                    outer.post(self, json.loads(self.body()))
+
+            def body(self) -> bytes:
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+            def idle(self) -> bool:
+                """Whether the connection was closed before the request was read; seen by the client in two ways."""
+                self.served += 1
+                if self.served == 1 or not outer.faults.idle:
+                    return False
+                outer.faults.idle -= 1
+                if outer.faults.idle % 2:
+                    self.body()  # what is read goes out with an end of the stream, what is not with a reset
+                self.close_connection = True
+                return True
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -128,6 +153,7 @@ class TokenServer:
         """Come back at the same address, without what was known before."""
         self.heard.clear()
         self.adapters.clear()
+        self.blocks.clear()
         self.http = self._listen(self.port)
 
     # --- routes ---------------------------------------------------------------------------------------------------
@@ -168,6 +194,8 @@ class TokenServer:
             context = self._context(body)
         except ValueError as error:
             return _send(handler, 400, {"error": {"message": str(error), "code": 400}})
+        except OverflowError as error:
+            return _send(handler, 500, {"error": {"message": str(error), "code": 500}})
         self._stream(handler, body, *context)
 
     def _load(self, handler: BaseHTTPRequestHandler, name: str, folder: Path) -> None:
@@ -224,7 +252,7 @@ class TokenServer:
             placed.append((len(ids), *clip))
             ids += [token] * self.family.audio_tokens(clip[0])
         if next(waiting, None) is not None:
-            raise ValueError("more audio than placeholders")
+            raise OverflowError("more audio than placeholders")
         if len(ids) + 1 > self.max_model_len:
             raise ValueError(f"the prompt is longer than the maximum model length of {self.max_model_len}")
         if self.faults.other_ids:
@@ -257,9 +285,8 @@ class TokenServer:
     ) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
-        handler.send_header("Connection", "close")
+        handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
-        handler.close_connection = True
         ranges = [
             {"offset": at + self.faults.shifted, "length": self.family.audio_tokens(ref)}
             for at, ref, _ in placed
@@ -270,32 +297,59 @@ class TokenServer:
         }
         if self.faults.silent_ids:
             head = {}
+        said: list[int] = []
+        held: list[dict[str, Any]] = []
+        cached = self._cached(body["model"], ids, placed)
         drop = self.faults.drop_after.pop(0) if self.faults.drop_after else None
         broken = self.faults.error_after.pop(0) if self.faults.error_after else None
         try:
             if self.faults.garbage:
                 self.faults.garbage -= 1
-                return self._say(handler, "{" * 40)
+                self._say(handler, "{" * 40)
+                return self._end(handler)
             for number, choice in enumerate(self._choices(body, ids, placed)):
                 if number == drop:
+                    handler.close_connection = True
                     return
                 if number == broken:
-                    return self._say(
-                        handler, json.dumps({"error": {"message": "the engine died", "code": 500}})
-                    )
+                    self._say(handler, json.dumps({"error": {"message": "the engine died", "code": 500}}))
+                    return self._end(handler)
                 if self.on_token is not None:
                     self.on_token(number)
-                self._say(handler, json.dumps({"request_id": "r", **head, "choices": [choice]}))
-                head = {}
-            usage = {"prompt_tokens": len(ids), "prompt_tokens_details": {"cached_tokens": 7}}
+                said += choice["token_ids"]
+                held.append(choice)
+                if len(held) < self.piece and not choice["finish_reason"]:
+                    continue
+                self._say(handler, json.dumps({"request_id": "r", **head, "choices": [_joined(held)]}))
+                head, held = {}, []
+            self._cached(body["model"], [*ids, *said], placed)
+            usage = {"prompt_tokens": len(ids), "prompt_tokens_details": {"cached_tokens": cached}}
             self._say(handler, json.dumps({"request_id": "r", "choices": [], "usage": usage}))
-            self._say(handler, "[DONE]")
+            self._end(handler)
         except OSError:
             self.aborted += 1
+            handler.close_connection = True
+
+    def _cached(self, model: str, ids: list[int], placed: list[tuple[int, AudioRef, str]]) -> int:
+        """How many tokens of a context are known; all but the last are from now on."""
+        symbols: list[Any] = list(ids)
+        for at, ref, uuid in placed:
+            symbols[at : at + self.family.audio_tokens(ref)] = [uuid] * self.family.audio_tokens(ref)
+        ends = range(BLOCK, len(ids), BLOCK)
+        blocks = [(model, *symbols[:end]) for end in ends]
+        with self._lock:
+            known = next((n for n, block in enumerate(blocks) if block not in self.blocks), len(blocks))
+            self.blocks.update(blocks)
+        return known * BLOCK
 
     def _say(self, handler: BaseHTTPRequestHandler, data: str) -> None:
-        handler.wfile.write(f"data: {data}\n\n".encode())
+        piece = f"data: {data}\n\n".encode()
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         handler.wfile.flush()
+
+    def _end(self, handler: BaseHTTPRequestHandler) -> None:
+        self._say(handler, "[DONE]")
+        handler.wfile.write(b"0\r\n\r\n")
 
     def _choices(
         self, body: dict[str, Any], ids: list[int], placed: list[tuple[int, AudioRef, str]]
@@ -364,6 +418,13 @@ class TokenServer:
             for v, i in zip(top.values, top.indices, strict=True)
         ]
         return token, {"token_id": token, "logprob": float(said[token]), "top_logprobs": likely}
+
+
+def _joined(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """Choices of one token each as one."""
+    ids = [token for choice in choices for token in choice["token_ids"]]
+    content = [entry for choice in choices for entry in choice["logprobs"]["content"]]
+    return {**choices[-1], "token_ids": ids, "logprobs": {"content": content}}
 
 
 class _Server(ThreadingHTTPServer):

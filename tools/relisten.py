@@ -255,9 +255,11 @@ def audio_message(heard: Sequence[tuple[AudioRef, np.ndarray]], rate: int) -> Hu
     blocks: list[str | dict[str, Any]] = []
     for ref, samples in heard:
         text = f"The audio from {_s(ref.start)} to {_s(ref.end)} s:"
-        data = base64.b64encode(wav_bytes(samples, rate)).decode()
-        blocks += [
-            {"type": "text", "text": text},
-            {"type": "audio", "base64": data, "mime_type": "audio/wav"},
-        ]
+        blocks += [{"type": "text", "text": text}, audio_of(samples, rate)]
     return HumanMessage(content=blocks)
+
+
+def audio_of(samples: np.ndarray, rate: int) -> dict[str, Any]:
+    """A content block with the audio itself."""
+    data = base64.b64encode(wav_bytes(samples, rate)).decode()
+    return {"type": "audio", "base64": data, "mime_type": "audio/wav"}

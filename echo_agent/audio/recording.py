@@ -317,7 +317,22 @@ class Recording:
             with self._reader(first) as reader:
                 samples = reader.read(last - first)
             return samples if samples.flags.owndata else samples.copy()
-        return self._read_resampled(first, last, rate)
+        out = np.zeros(last - first, np.float32)
+        at = 0
+        for piece in self._stream(first, last, rate, max(1, round(_CHUNK_SECONDS * rate))):
+            out[at : at + len(piece)] = piece
+            at += len(piece)
+        return out
+
+    def _stream(self, first: int, last: int, rate: int, size: int) -> Iterator[Samples]:
+        """Samples `first` to `last` on the grid of `rate`, `size` at a time."""
+        if rate != self.rate:
+            yield from self._resampled(first, last, rate, size)
+            return
+        with self._reader(first) as reader:
+            for at in range(first, last, size):
+                samples = reader.read(min(size, last - at))
+                yield samples if samples.flags.owndata else samples.copy()
 
     def crop(self, ref: AudioRef, rate: int = 16_000) -> Samples:
         """Hear what `ref` refers to: its span, through its transform.
@@ -330,7 +345,39 @@ class Recording:
         """
         if ref.sha256 != self.sha256:
             raise RecordingError(f"the reference {ref.key()} is not to {self.name}: their contents differ")
-        return transforms.apply(self.read(ref.start, ref.end, rate), rate, ref.transform)
+        start, end = ref.on_file
+        samples = self.read(start, min(self.duration, end), rate)
+        return transforms.apply(samples, rate, ref.transform)
+
+    def pieces(self, ref: AudioRef, rate: int = 16_000, seconds: float = 30.0) -> Iterator[Samples]:
+        """The samples of `crop`, untransformed, piece by piece: nothing longer than a piece is ever in memory.
+
+        Args:
+            ref: What to hear; its transform must be none.
+            rate: Wanted sampling rate, Hz.
+            seconds: Length of a piece; the last one may be shorter.
+
+        Raises:
+            RecordingError: As for `crop`.
+        """
+        if ref.sha256 != self.sha256 or not ref.transform.is_identity:
+            raise RecordingError(f"the reference {ref.key()} cannot be read from {self.name} piece by piece")
+        self.check_unchanged()
+        start, end = ref.on_file
+        first, last = samples_of_span(
+            start, min(self.duration, end), self.duration, check_rate(rate, self.name)
+        )
+        size = max(1, round(seconds * rate))
+        stream = self._stream(first, last, rate, size)
+        for at in range(first, last, size):
+            try:
+                piece = next(stream)
+            except RecordingError as error:
+                if self._decoded is not None or self._stamp is None or not self._decode_damaged(error):
+                    raise
+                stream = self._stream(at, last, rate, size)
+                piece = next(stream)
+            yield piece
 
     def check_unchanged(self) -> None:
         """Make sure that the file is still the one that was opened; nothing to do for samples in memory.
@@ -361,7 +408,7 @@ class Recording:
                     else PaddedReader(reader, self._info.frames - start)
                 )
 
-    def _read_resampled(self, first: int, last: int, rate: int) -> Samples:
+    def _resampled(self, first: int, last: int, rate: int, piece: int) -> Iterator[Samples]:
         """Samples `first` to `last` on the grid of `rate`, in pieces whose edges are read with a margin.
 
         Each piece begins where both grids have a sample, so that the resampler sees it as it would see the
@@ -370,8 +417,6 @@ class Recording:
         shared = math.gcd(self.rate, rate)
         down, up = self.rate // shared, rate // shared
         margin = transforms.resample_margin(self.rate, rate)
-        piece = max(1, round(_CHUNK_SECONDS * rate))
-        out = np.zeros(last - first, np.float32)
         begin = max(0, (first * down // up - margin) // down * down)
         held = np.zeros(0, np.float32)  # samples from `begin` on that have been read
         with self._reader(begin) as reader:
@@ -384,8 +429,7 @@ class Recording:
                 held = np.concatenate([held, reader.read(max(0, end - begin - len(held)))])
                 offset = begin // down * up
                 got = transforms.resample(held, self.rate, rate)[at - offset : stop - offset]
-                out[at - first : at - first + len(got)] = got
-        return out
+                yield np.pad(got, (0, stop - at - len(got)))
 
 
 def _of_copy(decoded: DecodedFile, notes: tuple[str, ...] = ()) -> SoundInfo:

@@ -6,6 +6,9 @@ sound, which span and which transform, never the samples.
 One grid holds references and samples together: at rate r, sample j lies at time j / r, and a span from
 `start` to `end` seconds is the samples `round(start * r)` up to `round(end * r)`. So the length of a crop
 follows from the reference alone (`AudioRef.samples`).
+
+A *window* is a stretch of a file that is a recording of its own (`AudioRef.window`): it has its own clock, which begins
+at its `origin`. So an hour can be asked about minute by minute, by models that never heard of an hour.
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ class AudioRef(BaseModel):
     """Where it ends, seconds on the recording."""
     transform: Transform = Transform()
     """How it is to be heard."""
+    origin: float = Field(default=0.0, ge=0, exclude_if=lambda value: value == 0.0)
+    """Second of the file at which the recording begins, where it is a window; whole seconds, so that the samples of a
+    window lie on the grid of the file."""
 
     @model_validator(mode="after")
     def _span_lies_in_the_recording(self) -> AudioRef:
@@ -63,6 +69,11 @@ class AudioRef(BaseModel):
     def is_whole(self) -> bool:
         """Whether this is the whole recording as it is: the first listen."""
         return self.start == 0.0 and self.end == self.duration and self.transform.is_identity
+
+    @property
+    def on_file(self) -> tuple[float, float]:
+        """Where the stretch begins and ends in seconds of the file, whatever the clock of its recording."""
+        return self.origin + self.start, self.origin + self.end
 
     @property
     def in_memory(self) -> bool:
@@ -98,11 +109,38 @@ class AudioRef(BaseModel):
             start=start,
             end=end,
             transform=transform or Transform(),
+            origin=self.origin,
+        )
+
+    def window(self, first: int, end: float) -> AudioRef:
+        """A stretch of this recording as a recording of its own, whole.
+
+        Args:
+            first: Second of this recording at which its clock begins.
+            end: Second of this recording at which it ends.
+
+        Raises:
+            RecordingError: The stretch does not lie within the recording.
+        """
+        if not 0 <= first < end <= self.duration + 0.0005:
+            raise RecordingError(
+                f"a window of {self.source} needs 0 <= start < end <= {self.duration:.3f} s, got {first:g} to {end:g} s"
+            )
+        length = round(min(end, self.duration) - first, 6)
+        return AudioRef(
+            source=self.source,
+            sha256=self.sha256,
+            duration=length,
+            start=0.0,
+            end=length,
+            origin=self.origin + first,
         )
 
     def key(self) -> str:
         """A short string that is one to one with content, span (to the millisecond) and transform."""
         key = f"{self.sha256[:32]}:{round(self.start * 1000)}-{round(self.end * 1000)}"
+        if self.origin:
+            key += f":from{round(self.origin * 1000)}"
         if not self.transform.is_identity:
             heard = self.transform
             key += f":x{heard.speed!r}:{heard.low_hz!r}-{heard.high_hz!r}:{heard.gain_db!r}"

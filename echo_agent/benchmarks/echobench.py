@@ -47,6 +47,6 @@ BENCHMARK = Benchmark(
     official=exact,
     submit=submit,
     suffix=".jsonl",
-    splits=("core", "unseen", "long"),
+    splits=("core", "unseen", "long", "hour_sparse", "hour_dense"),
     handed_in=answer_alone,
 )

@@ -64,7 +64,7 @@ def run(
     with StatusLine() as status:
         status.say(f"opening {printable(Path(file).name)}")
         with quiet_decoders():
-            recording = Recording.open(file, longest_for(model))
+            recording = Recording.open(file)
         if model == EMBEDDED and (unknown := unknown_words(question, choices)):
             status.clear()
             answer_nothing(model, unknown, as_json=as_json)
@@ -155,8 +155,9 @@ def _asked(
         if screen is not None:
             status.clear()
             screen.event(event)
-        elif event["type"] == "relisten" and event["start"] is not None:
-            status.say(f"listening again to {clock(event['start'])} – {clock(event['end'])}")
+        elif event["type"] in ("relisten", "search") and event["start"] is not None:
+            again = "again " if event["type"] == "relisten" else ""
+            status.say(f"listening {again}to {clock(event['start'])} – {clock(event['end'])}")
         elif event["type"] == "token" and event["origin"] == "sampled":
             status.say("reasoning")
 

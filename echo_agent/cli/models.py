@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from echo_agent.families.known import SHIPPED
+from echo_agent.families.known import PLACES, SHIPPED
 from echo_agent.families.loading import EMBEDDED, known_models
 from echo_agent.terminal import say_json
 
@@ -29,7 +29,8 @@ def run(*, as_json: bool) -> None:
         for model in known_models()
     ]
     if as_json:
-        say_json({"models": listed})
+        runs = {place: {"options": options, "means": means} for place, (options, means) in PLACES.items()}
+        say_json({"models": listed, "runs": runs})
     else:
         _print_table(listed)
 
@@ -103,7 +104,8 @@ def _print_table(listed: list[dict[str, Any]]) -> None:
                 page.print(f"\n{model['name']} knows the {what}: {', '.join(model[what])}")
     page.print(
         "\nAny folder or hub model of these families can be named too; it is downloaded once, and goes on where a "
-        "download was broken off. In brackets: the licence that the model's card states, and where it runs: here, in "
-        "this process; behind vLLM, with the same guarantees; or behind an API.",
+        "download was broken off. In brackets: the licence that the model's card states, and where it runs:",
         style="dim",
     )
+    for place, (options, means) in PLACES.items():
+        page.print(f"  {place}: {options} ({means})", style="dim")

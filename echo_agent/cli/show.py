@@ -98,8 +98,17 @@ class Screen:
             ):  # what it says has a line of its own; a tag opens or closes something
                 text = "".join(tag[0] for tag in _TAG.finditer(text))
             self._write(self._thought.feed(text))
+        elif event["type"] == "search":
+            self.searched(event)
         elif event["type"] == "relisten":
             self.relisten(event)
+
+    def searched(self, heard: Mapping[str, Any]) -> None:
+        """One line for a listen of a search, with its span on the waveform."""
+        self._end_line()
+        span = f"{clock(heard['start'])} – {clock(heard['end'])}"
+        said = printable(heard.get("said", ""))
+        self._line(f" ·  {span:<{LABEL - 4}}", (heard["start"], heard["end"]), f"  {said}" * bool(said))
 
     def relisten(self, heard: Mapping[str, Any]) -> None:
         """One line for a re-listen, with its span on the waveform; without, where nothing was heard."""

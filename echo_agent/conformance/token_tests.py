@@ -70,13 +70,29 @@ class TokenTests(Made):
         ref = Recording.from_array(np.zeros(1600, np.float32), 16000).ref()
         long = ref.model_copy(update={"duration": limit + 1, "end": limit + 1})
         fits = ref.model_copy(update={"duration": limit, "end": limit})
+        assert family.audio_ids(fits).count(family.audio_id) == family.audio_tokens(fits)
+        if family.streams:  # then only crops are refused
+            assert family.audio_ids(long).count(family.audio_id) == family.audio_tokens(long)
+            most = family.limits.longest_crop
+            long = ref.model_copy(update={"duration": most + 2, "end": most + 1})
+            limit = most
         with pytest.raises(RecordingTooLongError, match=rf"{limit:g} s.*cut it"):
             family.audio_ids(long)
         with pytest.raises(RecordingTooLongError):
             family.render(family.question_pieces([long], "What is this?", None))
         with pytest.raises(RecordingTooLongError):
             family.frozen_features([(long, np.zeros(10, np.float32))])
-        assert family.audio_ids(fits).count(family.audio_id) == family.audio_tokens(fits)
+
+    @claim("short and long crops")
+    def test_a_recording_in_a_stream_is_heard_as_it_is_at_once(self, family: Family) -> None:
+        if not family.streams:
+            pytest.skip("it hears nothing in a stream")
+        recording = Recording.from_array(lively(17.3, 15), 16000)
+        ref = recording.ref()
+        whole = family.frozen_features([(ref, recording.crop(ref, family.sample_rate))])[0]
+        pieces = recording.pieces(ref, family.sample_rate, seconds=4.0)
+        for name, tensor in family.frozen_stream(ref, pieces).items():
+            torch.testing.assert_close(tensor, whole[name], rtol=1e-4, atol=1e-4)
 
     @claim("token accounting")
     def test_media_placeholders_and_their_markers_are_banned_and_the_end_of_turn_is_not(

@@ -89,12 +89,26 @@ class FrozenFeatures:
                     self._keep(key, features)
                     continue
                 self._family.check_length(ref)
-                crops[key] = (ref, self._recordings.crop(ref, self._family.sample_rate))
+                if self._family.in_stream(ref):
+                    found[key] = self._stream(ref)
+                else:
+                    crops[key] = (ref, self._recordings.crop(ref, self._family.sample_rate))
             except Exception as error:  # whatever is wrong with this one must not touch the others
                 found[key] = error
         for batch in batches([ref for ref, _ in crops.values()]):
             found.update(self._encode([crops[ref.key()] for ref in batch]))
         return found
+
+    def _stream(self, ref: AudioRef) -> Features:
+        """Run the frozen modules on a long listen that is read piece by piece."""
+        pieces = self._recordings.get(ref).pieces(ref, self._family.sample_rate)
+        features = self._family.frozen_stream(ref, pieces)
+        self.batches += 1
+        self.encoded += 1
+        self._keep(ref.key(), features)
+        if self._files is not None:
+            self._files.put(ref, features)
+        return features
 
     def _encode(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> dict[str, Features | Exception]:
         """Run the frozen modules on one batch; where that fails, on each crop alone."""

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from echo_agent.engine.connections import answered
 from echo_agent.engine.wire import FLAG, GENERATE, Chunk, explained
 from echo_agent.errors import QuestionError, ServerError
 
@@ -268,7 +269,8 @@ class Replicas:
             ServerError: It refuses.
         """
         try:
-            response = await self.http.request(method, f"{replica.url}{path}", json=given)
+            async with answered(self.http, method, f"{replica.url}{path}", given) as response:
+                await response.aread()
         except httpx.TransportError as error:
             raise Again(self.why(error)) from error
         if response.status_code != 200:

@@ -19,13 +19,14 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
 from echo_agent.answers import ANSWER
 from echo_agent.engine import wire
+from echo_agent.engine.connections import answered
 from echo_agent.engine.generation import Generation, SamplingParams
 from echo_agent.engine.inbox import CLOSED
 from echo_agent.engine.replicas import Again, Replica, Replicas
@@ -240,7 +241,7 @@ class TokenClient:
         began, first, came = time.perf_counter(), 0.0, 0
         try:
             async with (
-                self.replicas.http.stream("POST", f"{replica.url}{wire.GENERATE}", json=body) as response,
+                answered(self.replicas.http, "POST", f"{replica.url}{wire.GENERATE}", body) as response,
                 aclosing(self._chunks(response, replica, by_name)) as chunks,
             ):
                 async for chunk in chunks:
@@ -311,11 +312,15 @@ class TokenClient:
         if response.status_code != 200:
             await response.aread()
             raise self._refusal(response, replica, by_name)
-        async for line in response.aiter_lines():
+        lines = response.aiter_lines()
+        async for line in lines:
             kind, _, data = line.partition(":")
             if kind != "data":
                 continue
             if data.strip() == "[DONE]":
+                with suppress(httpx.TransportError):  # read to its end, a connection serves again
+                    async for _ in lines:
+                        continue
                 return
             chunk = wire.Chunk.read(data, replica.url)
             if chunk.error is not None:

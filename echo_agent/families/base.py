@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,6 +54,17 @@ class PlaceholderRange(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Note:
+    """What one token of a listen says in words, without the decoder: what a search goes by."""
+
+    start: float
+    """Seconds on the recording that the listen is to."""
+    end: float
+    sounds: Mapping[str, float]
+    """How likely it is, 0 to 1, that a sound of this name is heard in it."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a model can hear, in seconds of audio as it is heard (after a change of speed)."""
 
@@ -61,7 +73,8 @@ class Limits:
     longest_crop: float
     """Longest crop; longer spans are cut to it by the tool."""
     longest_recording: float
-    """Longest first listen; longer recordings are refused before encoding."""
+    """Longest first listen that a question is asked of; longer recordings are searched
+    (:mod:`echo_agent.graphs.search`)."""
 
 
 def weights_hash(state: Mapping[str, torch.Tensor], *, whole: bool = False) -> str:
@@ -105,6 +118,10 @@ class Family(ABC):
     """Ids that are never sampled: placeholders of every medium, and their begin and end markers."""
     eos_ids: tuple[int, ...]
     """Ids that end the assistant's turn."""
+    streams: bool = False
+    """Whether a recording of any length can be heard once, in a stream: see :meth:`encode_stream`."""
+    takes_notes: bool = False
+    """Whether tokens of its listens say something by themselves: see :meth:`notes`."""
     default_dialect: str = "inline"
     reads_conversation: bool = True
     """Whether it makes anything of text before the question: instructions, and what was said in earlier turns."""
@@ -182,13 +199,24 @@ class Family(ABC):
             RecordingTooLongError: Naming the limit and the way out.
         """
         limit = self.limits.longest_recording if ref.is_whole else self.limits.longest_crop
-        if ref.seconds <= limit + TAIL:
+        if ref.seconds <= limit + TAIL or self.in_stream(ref):
             return
         raise RecordingTooLongError(
             f"{'the recording' if ref.is_whole else 'the crop'} {ref.source} [{ref.start:g}, {ref.end:g}] is "
             f"{ref.seconds:.1f} s of audio, but {self.name} hears at most {limit:g} s at once: "
             f"cut it into pieces of at most {limit:g} s, or use one that hears longer ones (see `echo-agent models`)"
         )
+
+    def in_stream(self, ref: AudioRef) -> bool:
+        """Whether a listen is so long that it is encoded in a stream: a whole recording beyond the limit."""
+        return self.streams and ref.is_whole and ref.seconds > self.limits.longest_recording + TAIL
+
+    def clock(self, recordings: Sequence[AudioRef]) -> float:
+        """Seconds that one second stands for where the policy reads and writes times of these recordings.
+
+        1, but where a recording is longer than the policy's numbers reach.
+        """
+        return 1.0
 
     @abstractmethod
     def audio_ids(self, ref: AudioRef) -> list[int]:
@@ -281,6 +309,17 @@ class Family(ABC):
 
         It is the same whether the model is being trained or not: dropout and a trainer's autocast have no part in it.
         """
+        with self._frozen():
+            return self.encode(crops)
+
+    def frozen_stream(self, ref: AudioRef, pieces: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """The same of one long listen, whose samples come piece by piece."""
+        with self._frozen():
+            return self.encode_stream(ref, pieces)
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Run the frozen modules as they are, whoever trains the rest."""
         import torch
 
         modules = [m for name in self.frozen_modules for m in self.model.get_submodule(name).modules()]
@@ -289,7 +328,7 @@ class Family(ABC):
             module.training = False
         try:
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                return self.encode(crops)
+                yield
         finally:
             for module in training:
                 module.training = True
@@ -300,6 +339,24 @@ class Family(ABC):
 
         It depends on their weights only, and is differentiable in them where they are trained after all.
         """
+
+    def encode_stream(self, ref: AudioRef, pieces: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Encode a listen that is longer than :attr:`limits` allow for, in memory that does not grow with it.
+
+        Only asked of a family that :attr:`streams`; what comes out is what :meth:`encode` would give, to rounding.
+
+        Args:
+            ref: A whole recording.
+            pieces: Its samples in order, pieces of 30 s but for the last.
+        """
+        raise NotImplementedError(f"{self.kind} hears no recording in a stream")
+
+    def notes(self, ref: AudioRef, features: Mapping[str, torch.Tensor]) -> list[Note]:
+        """What the tokens of a listen say in words, by its frozen features; never empty.
+
+        Only asked of a family that :attr:`takes_notes`. The notes cover the listen, in order.
+        """
+        raise NotImplementedError(f"listens of {self.kind} say nothing by themselves")
 
     @abstractmethod
     def audio_embeds(

@@ -21,6 +21,16 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 Place = Literal["here", "vLLM", "API"]
 """In this process; behind a vLLM server with the token endpoint; behind a chat server or a cloud."""
 
+PLACES: dict[Place, tuple[str, str]] = {
+    "here": ("--model NAME", "in this process"),
+    "vLLM": (
+        "--model NAME --server URL",
+        "where `vllm serve --enable-scale-out` runs it, with the same guarantees",
+    ),
+    "API": ("--model openai:NAME@URL", "any chat server or cloud that takes audio, without those of tokens"),
+}
+"""For each place, how a model there is named on the command line, and what that means."""
+
 
 @dataclass(frozen=True)
 class KnownModel:
@@ -41,7 +51,7 @@ class KnownModel:
     note: str
     """One sentence for the list."""
     places: tuple[Place, ...] = ("here",)
-    """Where it can be run with the guarantees of this package, or, behind an API, without those of tokens."""
+    """Where it can be run; see :data:`PLACES`."""
 
     def memory(self, dtype: str = "bfloat16", tokens: int = 2000) -> float:
         """Gigabytes (10^9 bytes) for weights and the KV cache of one run of ``tokens`` tokens.

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from echo_agent.answers import answer_kind
 from echo_agent.audio.recording import AudioRef
 from echo_agent.errors import ModelError
-from echo_agent.families.base import Limits, Piece
+from echo_agent.families.base import Limits, Note, Piece
 from echo_agent.families.checkpoint import check_vocabulary, check_weights, reading
 from echo_agent.families.embedded import EmbeddedFamily
 from echo_agent.nano import processing
-from echo_agent.nano.adapter import pool
+from echo_agent.nano.adapter import SCORE_SCALE, StreamPool, pool
 from echo_agent.nano.configuration import MAX_SECONDS
+from echo_agent.nano.encoder import SAMPLE_RATE, steps_of
 from echo_agent.nano.modeling import NanoForConditionalGeneration
 from echo_agent.nano.weights import POLICY_FILE, load_embedded
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SHORTEST = 0.5
 """Seconds: the shortest crop, three audio tokens."""
@@ -35,6 +34,8 @@ class NanoFamily(EmbeddedFamily):
     kind = "echo-nano"
     model_class = NanoForConditionalGeneration
     reads_conversation = False
+    streams = True
+    takes_notes = True
     limits = Limits(shortest=SHORTEST, longest_crop=float(MAX_SECONDS), longest_recording=float(MAX_SECONDS))
     projector_module = "model.adapter.project"
     frozen_modules = ("model.encoder", "model.adapter.branch")
@@ -96,7 +97,8 @@ class NanoFamily(EmbeddedFamily):
             ContextError: There is no recording: the model was never taught to answer without one.
         """
         self.check_recordings(recordings)
-        text = processing.prompt_text(question, choices, recordings[0].duration)
+        duration = recordings[0].duration / self.clock(recordings)
+        text = processing.prompt_text(question, choices, duration)
         return [
             Piece(text=processing.USER),
             *(Piece(audio=ref) for ref in recordings),
@@ -108,7 +110,12 @@ class NanoFamily(EmbeddedFamily):
         kind = answer_kind(question)
         if kind == "yes-no":
             return ["yes", "no"]
-        return processing.whole_seconds(recordings[0].duration) if kind == "time" else None
+        duration = recordings[0].duration / self.clock(recordings)
+        return processing.whole_seconds(duration) if kind == "time" else None
+
+    def clock(self, recordings: Sequence[AudioRef]) -> float:
+        """Of ten minutes at most: there is a token for each whole second of them."""
+        return processing.pace(max((ref.duration for ref in recordings), default=0.0))
 
     def turn_open(self, role: str) -> str:
         """The token that opens a turn; there are two roles."""
@@ -138,6 +145,28 @@ class NanoFamily(EmbeddedFamily):
         return [
             {"pooled": pool(f, n), "times": self._times(ref, n)}
             for f, n, (ref, _) in zip(frames, sizes, crops, strict=True)
+        ]
+
+    def encode_stream(self, ref: AudioRef, pieces: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """The same of a listen of any length: its frames are pooled as they come, a few windows at a time."""
+        seconds, tokens = self.config.window_seconds, self.audio_tokens(ref)
+        pooled = StreamPool(steps_of(ref.samples(self.sample_rate), seconds), tokens)
+        for samples in _in_windows(pieces, int(seconds * SAMPLE_RATE)):
+            inputs = self._listens([(ref, samples)])
+            (frames,) = self.model.model.frames(
+                inputs["mels"], inputs["mel_lengths"], inputs["listen_windows"]
+            )
+            pooled.add(frames)
+        return {"pooled": pooled.pooled(), "times": self._times(ref, tokens)}
+
+    def notes(self, ref: AudioRef, features: Mapping[str, torch.Tensor]) -> list[Note]:
+        """The names of sounds that every audio token carries, with the greatest score of the branch in it."""
+        labels = [self.detokenize([token]).strip() for token in self.config.label_token_ids]
+        scores = torch.sigmoid(features["pooled"][:, -len(labels) :].float() / SCORE_SCALE).tolist()
+        step = (ref.end - ref.start) / len(scores)
+        return [
+            Note(ref.start + i * step, ref.start + (i + 1) * step, dict(zip(labels, row, strict=True)))
+            for i, row in enumerate(scores)
         ]
 
     def audio_embeds(
@@ -177,4 +206,19 @@ class NanoFamily(EmbeddedFamily):
         }
 
     def _times(self, ref: AudioRef, tokens: int) -> torch.Tensor:
-        return torch.tensor(processing.listen_times(ref.start, ref.end, tokens), device=self.device)
+        pace = processing.pace(ref.duration)
+        times = processing.listen_times(ref.start / pace, ref.end / pace, tokens)
+        return torch.tensor(times, device=self.device)
+
+
+def _in_windows(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same samples in pieces that hold whole windows of ``size``; only the last may end within one."""
+    held = np.zeros(0, np.float32)
+    for piece in pieces:
+        held = np.concatenate([held, piece]) if len(held) else piece
+        whole = len(held) // size * size
+        if whole:
+            yield held[:whole]
+        held = held[whole:]
+    if len(held):
+        yield held

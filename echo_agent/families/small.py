@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,13 +14,13 @@ from torch import nn
 from echo_agent.answers import answer_kind
 from echo_agent.audio.recording import AudioRef
 from echo_agent.errors import ModelError
-from echo_agent.families.base import Limits, Piece
+from echo_agent.families.base import Limits, Note, Piece
 from echo_agent.families.checkpoint import check_vocabulary, check_weights, reading
 from echo_agent.families.embedded import EmbeddedFamily
 from echo_agent.small import processing
 from echo_agent.small.events import events
 from echo_agent.small.modeling import SmallForConditionalGeneration
-from echo_agent.small.notes import VOICE
+from echo_agent.small.notes import VOICE, read
 from echo_agent.small.weights import is_embedded, load_embedded, save_embedded
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class SmallFamily(EmbeddedFamily):
     kind = "echo-small"
     model_class = SmallForConditionalGeneration
     limits = Limits(shortest=SHORTEST, longest_crop=LONGEST, longest_recording=LONGEST)
+    takes_notes = True
     projector_module = "model.projector"
     frozen_modules = ("model.whisper", "model.ears")
 
@@ -182,6 +183,12 @@ class SmallFamily(EmbeddedFamily):
             ids += processing.word_ids(said, places, self.whisper_words, self.tokenizer, blank)
         pooled = model.pooled(features, config.sound_tokens, len(ids) - config.sound_tokens)
         return {"ids": torch.tensor(ids), "features": pooled}
+
+    def notes(self, ref: AudioRef, features: Mapping[str, torch.Tensor]) -> list[Note]:
+        """The events that are written in a listen, and a note of nothing for the whole of it."""
+        ids = [i for i in features["ids"].tolist() if i != self.config.blank_token_id]
+        told = [Note(h.onset, min(h.offset, ref.end), {h.name: 1.0}) for h in read(self.detokenize(ids))]
+        return [Note(ref.start, ref.end, {}), *(note for note in told if note.start < note.end)]
 
     def audio_embeds(
         self, refs: Sequence[AudioRef], features: Sequence[dict[str, torch.Tensor]]

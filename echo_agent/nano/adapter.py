@@ -87,6 +87,41 @@ def pool(frames: Tensor, tokens: int) -> Tensor:
     return torch.cat([mean, bins.amax(1)], dim=1)
 
 
+class StreamPool:
+    """What :func:`pool` gives of frames that come a few at a time: mean and maximum of each bin are kept."""
+
+    def __init__(self, steps: int, tokens: int) -> None:
+        """Pool ``steps`` frames, of which there are at least ``tokens``, into ``tokens`` bins."""
+        self.edges = torch.tensor([round(i * steps / tokens) for i in range(tokens + 1)])
+        self.seen = 0
+        """Frames so far."""
+        self._sums: Tensor | None = None
+        self._most: Tensor | None = None
+
+    def add(self, frames: Tensor) -> None:
+        """Take the next frames ``[n, dim]``; those beyond the last bin are left out."""
+        frames = frames[: max(0, int(self.edges[-1]) - self.seen)]
+        if not len(frames):
+            return
+        bins = len(self.edges) - 1
+        if self._sums is None or self._most is None:
+            self._sums = frames.new_zeros(bins, frames.shape[1])
+            self._most = frames.new_full((bins, frames.shape[1]), float("-inf"))
+        while len(frames):
+            row = int(torch.bucketize(self.seen, self.edges[1:], right=True))
+            part = frames[: int(self.edges[row + 1]) - self.seen]
+            self._sums[row] += part.sum(0)
+            self._most[row] = torch.maximum(self._most[row], part.amax(0))
+            self.seen += len(part)
+            frames = frames[len(part) :]
+
+    def pooled(self) -> Tensor:
+        """Mean and maximum of every bin ``[tokens, 2 * dim]``."""
+        assert self._sums is not None and self._most is not None and self.seen == int(self.edges[-1])
+        sizes = self.edges.diff().to(self._sums.device)
+        return torch.cat([self._sums / sizes[:, None], self._most], dim=1)
+
+
 class Adapter(nn.Module):
     """Sound branch and projector."""
 

@@ -53,6 +53,19 @@ def window_mels(samples: Tensor, seconds: float, bins: int = 80) -> list[Tensor]
     return [log_mel(part, bins) for part in samples.split(size)]
 
 
+def steps_of(samples: int, seconds: float) -> int:
+    """Frames that :class:`NanoEncoder` gives for so many samples, cut into windows of at most ``seconds``."""
+    size = int(seconds * SAMPLE_RATE)
+    whole, rest = divmod(samples, size)
+    return whole * _window_steps(size) + (_window_steps(rest) if rest else 0)
+
+
+def _window_steps(samples: int) -> int:
+    """Frames of one window: two halvings of its log-mel frames, each rounded up."""
+    mels = max(samples, SHORTEST_WINDOW) // HOP
+    return ((mels + 1) // 2 + 1) // 2
+
+
 class NanoEncoder(nn.Module):
     """Whisper's encoder for windows of unequal length; returns two layers at 25 frames per second."""
 

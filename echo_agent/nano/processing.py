@@ -78,7 +78,8 @@ def escape(text: str) -> str:
 def prompt_text(question: str, choices: Sequence[str] | None, duration: float) -> str:
     """What follows the first listen in the user's turn.
 
-    It was taught with four choices: where every whole second is one, four of them stand for all.
+    It was taught with four choices: where every whole second is one, four of them stand for all. ``duration`` is as its
+    clock has it (:func:`pace`).
     """
     if choices is not None and list(choices) == (seconds := whole_seconds(duration)):
         choices = seconds[:: max(1, -(-len(seconds) // SHOWN_SECONDS))]
@@ -89,6 +90,11 @@ def prompt_text(question: str, choices: Sequence[str] | None, duration: float) -
 def whole_seconds(duration: float) -> list[str]:
     """Every whole second of a recording of ``duration`` seconds, as an answer: ``0 s``, ``1 s``, ..."""
     return [f"{second} s" for second in range(min(MAX_SECONDS, max(1, int(duration))) + 1)]
+
+
+def pace(duration: float) -> float:
+    """Seconds of a recording that one second of the clock stands for: the clock ends at ``MAX_SECONDS``."""
+    return max(1.0, duration / MAX_SECONDS)
 
 
 def listen_times(start: float, end: float, tokens: int) -> list[int]:

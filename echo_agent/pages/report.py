@@ -163,10 +163,11 @@ def _sounds(recording: Recording, heard: Sequence[Step]) -> tuple[str, set[str]]
         assert ref is not None
         left -= ref.seconds
         if left >= 0:
-            same = recording.ref(ref.start, min(ref.end, recording.duration), ref.transform)
+            start, end = ref.on_file
+            same = recording.ref(start, min(end, recording.duration), ref.transform)
             number, source = f"{step.number}", sound_source(recording.crop(same, RATE), RATE)
-            title = f"Listen {number}, {span_text(ref.start, ref.end)}"
-            found[number] = _audio(number, source, ref.start, ref.end, ref.transform.speed, title)
+            title = f"Listen {number}, {span_text(start, end)}"
+            found[number] = _audio(number, source, start, end, ref.transform.speed, title)
     return "\n".join(found.values()), set(found)
 
 

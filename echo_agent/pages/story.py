@@ -22,7 +22,7 @@ def mark_of(step: Step) -> Mark:
     ref, record = step.heard, step.record
     assert ref is not None
     asked = (record.start, record.end) if record is not None and record.instead is not None else None
-    return Mark(step.number, ref.start, ref.end, described(ref.transform.model_dump()), asked)
+    return Mark(step.number, *ref.on_file, described(ref.transform.model_dump()), asked)
 
 
 def step_item(step: Step, recording: AudioRef, playable: Collection[str], *, bare: bool) -> str:

@@ -44,6 +44,8 @@ PAUSE = 0.15
 """Seconds between two pictures of a run that goes on."""
 THREAD = "echo-agent-studio"
 """Name of the threads in which runs go on."""
+BESIDE = 110
+"""Pixels that a number takes at least, so that two stand side by side."""
 USER = "echo"
 """Name under which one logs in where there is a key."""
 
@@ -283,7 +285,8 @@ def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(
         title="echo-agent studio", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True
     ) as page:
-        gr.HTML(f'<h1 class="echo-title">echo-agent studio <small>{escaped(Path(name).name)}</small></h1>')
+        title = f'<h1 class="echo-title">echo-agent studio <small>{escaped(Path(name).name)}</small></h1>'
+        gr.HTML(title)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 audio = gr.Audio(
@@ -300,14 +303,16 @@ def build(studio: Studio) -> gr.Blocks:
                     temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature (0: the likeliest)")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0)
                 with gr.Accordion("Listen yourself", open=False, elem_id="yourself"):
-                    gr.HTML('<p class="echo-hint">The tool of the model, with its own options.</p>')
+                    gr.HTML(
+                        '<p class="echo-hint">The tool of the model, with its own options.</p>', padding=False
+                    )
                     with gr.Row():
-                        start = gr.Number(0, label="Start (s)", minimum=0)
-                        end = gr.Number(5, label="End (s)", minimum=0)
-                    speed = gr.Slider(0.25, 2, 1, step=0.05, label="Speed (the pitch is kept)")
+                        start = gr.Number(0, label="Start (s)", minimum=0, min_width=BESIDE)
+                        end = gr.Number(5, label="End (s)", minimum=0, min_width=BESIDE)
+                    speed = gr.Slider(0.25, 2, 1, step=0.05, label="Speed (pitch kept)")
                     with gr.Row():
-                        low = gr.Number(None, label="Above (Hz)", minimum=0)
-                        high = gr.Number(None, label="Below (Hz)", minimum=0)
+                        low = gr.Number(0, label="Above (Hz; 0: all)", minimum=0, min_width=BESIDE)
+                        high = gr.Number(0, label="Below (Hz; 0: all)", minimum=0, min_width=BESIDE)
                     gain = gr.Slider(-40, 40, 0, step=1, label="Gain (dB)")
                     hear = gr.Button("Listen", elem_id="listen")
                     heard = gr.Audio(label="Heard", interactive=False, buttons=["download"], elem_id="heard")
@@ -344,11 +349,18 @@ def launch(page: gr.Blocks, host: str, port: int, *, key: str | None = None, max
 
     fonts = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
     theme = Base(font=fonts, font_mono=("ui-monospace", "monospace"), primary_hue="orange")
+    theme.set(  # white on the theme's own orange is hard to read
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
     page.queue(default_concurrency_limit=4, max_size=16)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port or None,
         auth=None if key is None else (USER, key),
+        auth_message=None if key is None else f"The user is {USER}; the key is the password.",
         share=False,
         quiet=True,
         inbrowser=False,

@@ -8,6 +8,7 @@ the end say so. So a listen has a constant price, and detail is bought by listen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,19 @@ def told(event: Heard, detail: int = DETAILS) -> str:
     if event.level_db is not None:
         line += " loud" if event.level_db > LOUD else " soft" if event.level_db < SOFT else ""
     return line
+
+
+_TOLD = re.compile(r"(\d+)(?:-(\d+))? (.+?)(?: \d+s(?: x\d+)?(?: loud| soft)?)?")
+
+
+def read(note: str) -> list[Heard]:
+    """The events that a note tells, with whole seconds; what is said, and what is no line of a note, is left out."""
+    found = (_TOLD.fullmatch(line.strip()) for line in note.splitlines())
+    return [
+        Heard(line[3], float(line[1]), max(float(line[2] or line[1]), float(line[1]) + 1.0))
+        for line in found
+        if line is not None
+    ]
 
 
 def detail_of(events: Sequence[Heard], tokens: int, count: Callable[[str], int]) -> int:

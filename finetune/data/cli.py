@@ -212,6 +212,12 @@ def bench(
     asked: Annotated[
         int, typer.Option(min=1, max=MOST, help="Most questions per recording of the training set.")
     ] = 8,
+    hours: Annotated[
+        bool,
+        typer.Option(
+            "--hours", help="Build hour_sparse and hour_dense too: 16 recordings of 20 to 90 minutes."
+        ),
+    ] = False,
     workers: Workers = 2,
 ) -> None:
     """Build EchoBench: train, validation and the tests core, unseen and long; ends with a folder for `load_dataset`."""
@@ -231,6 +237,7 @@ def bench(
             seed=seed,
             reasoning=reasoning,
             asked=asked,
+            hours=hours,
             workers=workers,
             command=given_command(),
             report=_tell,

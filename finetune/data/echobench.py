@@ -2,9 +2,11 @@
 
 Five sets. *train* and *validation* are mixed from clips and voices of these splits. Three tests: *core* (20 to 120 s,
 clips and voices never trained on), *unseen* (a package of clips and a voice never trained on) and *long* (1 to 10
-minutes). Tests are worded as training never is. The same bank and seed give the same events and questions everywhere;
-``lock.json`` says from which packages and with which versions the bank was built, and holds hashes of the events, the
-questions and the audio of each set, so that two builds can be compared.
+minutes). On request there are two more, *hour_sparse* and *hour_dense* (20 to 90 minutes, with a few sounds or with
+hundreds), which ask about what sounds once in all that time. Tests are worded as training never is. The same bank and
+seed give the same events and questions everywhere; ``lock.json`` says from which packages and with which versions the
+bank was built, and holds hashes of the events, the questions and the audio of each set, so that two builds can be
+compared.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from echo_agent.disk import write_whole
 from echo_agent.errors import DataError
@@ -74,6 +76,10 @@ class BenchSet:
     questions: int | None = None
     """How many at most; None: all that the scenes offer."""
     duration: tuple[float, float] = (20.0, 120.0)
+    mixing: tuple[tuple[str, float], ...] = (("patterns", PATTERNS),)
+    """Settings of the mixer, besides the duration."""
+    categories: tuple[str, ...] = CATEGORIES
+    """What is asked, in tests."""
 
 
 SETS = (
@@ -83,6 +89,22 @@ SETS = (
     BenchSet("unseen", "test", "unseen_package", "unseen_voice", 130, 500),
     BenchSet("long", "test", "test", "test", 50, 200, duration=(60.0, 600.0)),
 )
+HOUR: Final[dict[str, Any]] = {
+    "split": "test",
+    "sounds": "test",
+    "voices": "test",
+    "scenes": 8,
+    "questions": 50,
+    "duration": (1200.0, 5400.0),
+    "categories": ("when", "digit", "digit_sequence", "word"),
+}
+HOURS = (
+    BenchSet("hour_sparse", **HOUR, mixing=(("patterns", 0.0), ("solos", 8), ("thinning", 1.0))),
+    BenchSet(
+        "hour_dense", **HOUR, mixing=(("patterns", 0.0), ("solos", 8), ("thinning", 0.0), ("density", 0.1))
+    ),
+)
+"""What is asked about is found by a sound that is heard once: its category names one, or what is said next to one."""
 TESTS = tuple(which.name for which in SETS if which.split == "test")
 
 
@@ -94,6 +116,7 @@ def build_bench(
     seed: int = 0,
     reasoning: ReasoningStyle = "sentences",
     asked: int = 8,
+    hours: bool = False,
     workers: int = 1,
     command: str,
     progress: Callable[[str], Progress] | None = None,
@@ -108,7 +131,8 @@ def build_bench(
         seed: Of every random choice.
         reasoning: How the reasoning of train and validation is put; the tests are the same whatever it is.
         asked: Most questions per recording of train; of every recording at least five eighths of that are tried for.
-        workers: Processes that mix.
+        hours: Build the sets of long recordings too.
+        workers: Processes that mix; each holds a scene, of which one of 90 minutes takes a gigabyte.
         command: What the card says that it was built with.
         progress: Gives, for the name of a stage, the function that is called with its progress.
         report: Told what each stage kept.
@@ -117,12 +141,14 @@ def build_bench(
         DataError: There is no bank, the folder was begun with other settings, or the disk is full.
     """
     with locked_folder(out):
-        return _built(bank, out, scenes, seed, reasoning, asked, workers, command, progress, report)
+        sets = (*SETS, *HOURS) if hours else SETS
+        return _built(bank, out, sets, scenes, seed, reasoning, asked, workers, command, progress, report)
 
 
 def _built(
     bank: Path,
     out: Path,
+    sets: Sequence[BenchSet],
     scenes: int,
     seed: int,
     reasoning: ReasoningStyle,
@@ -136,7 +162,7 @@ def _built(
     tally = Tally()
     splits: dict[str, list[Sample]] = {}
     records: list[Record] = []
-    for number, which in enumerate(SETS):
+    for number, which in enumerate(sets):
         count = scenes if which.name == "train" else which.scenes
         told = progress(which.name) if progress else None
         mixed = _mixed(bank, out, which, count, 1000 * seed + number, workers, told)
@@ -153,17 +179,18 @@ def _built(
     tally.leave_out(ANSWERED_BLIND, len(dropped))
     splits["train"] = kept
     policy = BlindPolicy(kept)
-    blind = {name: blind_accuracy(policy, splits[name]) for name in (*TESTS, "validation")}
+    tests = [which.name for which in sets if which.split == "test"]
+    blind = {name: blind_accuracy(policy, splits[name]) for name in (*tests, "validation")}
     lock = {
         "seed": seed,
         "bank": bank_lock(bank),
         "tools": versions_of(TOOLS),
-        "sets": {which.name: _hashes(out, records, splits[which.name]) for which in SETS},
+        "sets": {which.name: _hashes(out, records, splits[which.name]) for which in sets},
         "blind": {name: found.model_dump(mode="json") for name, found in blind.items()},
     }
     if report:
         report(f"needs audio: {len(dropped)} of {len(kept) + len(dropped)} training questions dropped")
-        for name in TESTS:
+        for name in tests:
             report(f"without hearing, {name}: {blind[name].report()}")
     about = About(
         name="EchoBench",
@@ -185,7 +212,7 @@ def _mixed(
     path = mix_scenes(
         bank,
         out,
-        SceneSettings(duration=which.duration, patterns=PATTERNS),
+        SceneSettings.model_validate({"duration": which.duration, **dict(which.mixing)}),
         count=count,
         seed=seed,
         splits=[which.sounds],
@@ -201,7 +228,9 @@ def _mixed(
 def _grammar(which: BenchSet, seed: int, reasoning: ReasoningStyle, asked: int) -> GrammarSettings:
     """How one set is asked: tests in words of their own and always in the same way, training more often."""
     if which.split == "test":
-        return GrammarSettings(seed=seed, wording="test", reasoning="sentences", voices=False)
+        return GrammarSettings(
+            seed=seed, wording="test", reasoning="sentences", voices=False, categories=which.categories
+        )
     grammar = GrammarSettings(seed=seed, wording="train", reasoning=reasoning, voices=True)
     if which.name != "train":
         return grammar

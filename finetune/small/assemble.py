@@ -4,7 +4,7 @@
 
 DECODER is a folder of ``convert_smollm2``, or the ``model`` of a run of ``text_first``; PARTS holds the files of
 ``convert_whisper`` and ``convert_yamnet``. The head of the ears is random and taught nothing: every sound is named by
-YAMNet's classes alone, until a head is trained.
+YAMNet's classes alone, until a head is trained. Ears that were taught in another model are taken from it by ``--ears``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from echo_agent.errors import DataError
+from echo_agent.families.loading import load_family
 from echo_agent.families.small import SmallFamily
 from echo_agent.finetune.data.natural.sounds import sounds
 from echo_agent.finetune.data.natural.timelines import STRUCK
@@ -70,6 +71,16 @@ def assemble(decoder: Path, parts: Path) -> SmallFamily:
     return family
 
 
+def take_ears(family: SmallFamily, source: Path) -> None:
+    """Give a model the head, and what it was taught, of another with the same names."""
+    other = load_family(str(source), "cpu")
+    assert isinstance(other, SmallFamily)
+    if other.config.sounds != family.config.sounds:
+        raise DataError(f"the ears of {source} have other names for sounds: train them anew (hearing)")
+    family.config.taught, family.config.thresholds = other.config.taught, other.config.thresholds
+    family.model.model.ears.load_state_dict(other.model.model.ears.state_dict())
+
+
 def _load(module: Any, tensors: dict[str, Any]) -> None:
     module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 
@@ -79,5 +90,9 @@ if __name__ == "__main__":
     parser.add_argument("decoder", type=Path, help="a folder of convert_smollm2 or text_first")
     parser.add_argument("parts", type=Path, help="the folder of convert_whisper and convert_yamnet")
     parser.add_argument("folder", type=Path, help="where the model is written")
+    parser.add_argument("--ears", type=Path, help="a model of `hearing`, whose ears are taken")
     args = parser.parse_args()
-    assemble(args.decoder, args.parts).save(args.folder)
+    made = assemble(args.decoder, args.parts)
+    if args.ears:
+        take_ears(made, args.ears)
+    made.save(args.folder)

@@ -6,7 +6,7 @@ import pytest
 
 from echo_agent.conformance.claims import Made
 
-WHOLE = {"echo-nano", "qwen2.5-omni", "granite-speech"}
+WHOLE = {"echo-nano", "qwen2.5-omni", "granite-speech", "qwen2-audio, served", "qwen2.5-omni, served"}
 """A budget, a crop at its own length, clips one by one. The others' tests are many seconds of windows of 30 s."""
 CENTRAL = {
     "test_steps_with_a_crop_in_the_cache_equal_one_full_pass",

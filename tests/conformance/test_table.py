@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 from echo_agent.conformance.claims import CLAIM
+from echo_agent.conformance.engine_tests import EngineTests
 from echo_agent.conformance.family_tests import FamilyTests
-from echo_agent.conformance.table import COLUMNS, PASSED
+from echo_agent.conformance.table import COLUMNS, MISSING, PASSED
+from tests.conformance.test_servers import Served
 from tests.conformance.test_tutorial import CODE
 from tests.test_docs import ROOT
 from tests.tiny import ALL_KINDS
+
+OF_ENGINES = {
+    getattr(getattr(EngineTests, name), CLAIM) for name in dir(EngineTests) if name.startswith("test_")
+}
 
 
 def test_every_test_stands_for_a_column() -> None:
@@ -31,8 +37,11 @@ def test_the_docs_show_the_table_of_all_families() -> None:
             break
         family, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         rows[family] = cells
-    assert rows.keys() == {*ALL_KINDS, "hum"}
-    assert all(cells == [PASSED] * len(COLUMNS) for cells in rows.values())
+    served = {each.kind for each in Served.__subclasses__()}
+    assert rows.keys() == {*ALL_KINDS, "hum", *served}
+    for family, cells in rows.items():
+        claims = OF_ENGINES if family in served else set(COLUMNS)
+        assert cells == [PASSED if claim in claims else MISSING for claim in COLUMNS]
 
 
 @pytest.mark.slow

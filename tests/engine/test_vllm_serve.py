@@ -4,126 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-from safetensors.torch import load_file, save_file
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from echo_agent.audio.recording import Recording
 from echo_agent.chat import ChatLALM
 from echo_agent.engine import Generation, SamplingParams, TorchEngine, VLLMEngine
+from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
-from echo_agent.families.qwen2_audio import Qwen2AudioFamily
+from echo_agent.finetune.callbacks import read_log
+from echo_agent.finetune.rl import train_rl
 from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
 from echo_agent.stores import RecordingStore
 from tests.engine.conftest import World
-from tests.tiny import _audio_config, randomise, sounds, tiny_extractor, tiny_processor, tiny_tokenizer
+from tests.finetune.small_dataset import write_small_dataset
+from tests.finetune.training import rl_recipe
+from tests.scripted import UNSURE, scripted
+from tests.tiny import sounds
+from tests.vllm_serve import PROGRAM, Serve, family_of, write
 
 pytestmark = pytest.mark.vllm
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "build" / "vllm-venv" / "bin" / "vllm"
-KIND = "qwen2-audio"
+KIND, OMNI = "qwen2-audio", "qwen2.5-omni"
+SIZES = {
+    **{"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"num_key_value_heads": 2, "head_dim": 64},
+}
+"""Of a decoder that vLLM can compute with."""
 GREEDY = SamplingParams(max_new_tokens=24)
-FLAGS = [
-    "--dtype=float32",
-    "--max-model-len=4096",
-    "--enforce-eager",
-    "--enable-scale-out",
-    "--enable-prefix-caching",
-    "--enable-prompt-tokens-details",
-    '--limit-mm-per-prompt={"audio": 9}',
-]
+FLAGS = ("--max-model-len=4096", "--enable-prefix-caching")
+OMNI_FLAGS = (
+    '--limit-mm-per-prompt={"audio": 9, "image": 0, "video": 0}',
+    "--enable-lora",
+    "--max-lora-rank=8",
+)
+LORA = {"rank": 4, "alpha": 32, "train_projector": False}
+SAME = 1e-3
+"""Largest difference of log-probabilities between the server and what is computed here (float32)."""
 
 
-def write_model(folder: Path) -> Qwen2AudioFamily:
-    """A tiny model whose sizes vLLM can compute with, written so that its older transformers can read it."""
-    sizes = _audio_config().to_dict()
-    sizes["text_config"] |= {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
-    sizes["text_config"] |= {"num_key_value_heads": 2, "head_dim": 64, "num_hidden_layers": 2}
-    model = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig.from_dict(sizes))
-    randomise(model, 0)
-    family = Qwen2AudioFamily(str(folder), model, tiny_tokenizer(KIND), tiny_extractor(KIND))
-    family.save(folder)
-    tiny_processor(KIND).save_pretrained(folder)
-    path = folder / "model.safetensors"
-    weights = load_file(path)
-    renamed = {
-        name.replace("language_model.model.model.", "language_model.model."): w for name, w in weights.items()
-    }
-    save_file(renamed, path, {"format": "pt"})
-    return family
-
-
-@dataclass
-class Serve:
-    """A ``vllm serve`` of a folder."""
-
-    folder: Path
-    port: int
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        environment = {
-            **os.environ,
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "HF_HUB_OFFLINE": "1",
-        }
-        command = [str(PROGRAM), "serve", str(self.folder), f"--port={self.port}", "--host=127.0.0.1", *FLAGS]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True
-            )
-
-    def wait(self, seconds: float = 900.0) -> None:
-        """Until it answers."""
-        assert self.process is not None
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(1)
-        self.kill()
-        pytest.fail(f"vllm serve did not start: {self.log.read_text(errors='replace')[-3000:]}")
-
-    def kill(self) -> None:
-        assert self.process is not None
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Qwen2AudioFamily:
-    return write_model(tmp_path_factory.mktemp("served") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def serve(family: Qwen2AudioFamily, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+def started(folder: Path, *flags: str, **environment: str) -> Iterator[Serve]:
+    """A server for as long as the tests want it."""
     if not PROGRAM.exists():
         pytest.skip("there is no vLLM in build/vllm-venv: make vllm")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Serve(Path(family.name), port, tmp_path_factory.mktemp("log") / "vllm.log")
+    server = Serve(folder, folder.with_suffix(".log"), (*FLAGS, *flags), environment)
     server.start()
     try:
         server.wait()
@@ -132,8 +59,35 @@ def serve(family: Qwen2AudioFamily, tmp_path_factory: pytest.TempPathFactory) ->
         server.kill()
 
 
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    family = family_of(KIND, folder, SIZES, {}, 0.1)
+    write(family, folder)
+    return family
+
+
+@pytest.fixture(scope="module")
+def serve(family: Family) -> Iterator[Serve]:
+    yield from started(Path(family.name), '--limit-mm-per-prompt={"audio": 9}')
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """A policy by script of the family that vLLM loads adapters for."""
+    folder = tmp_path_factory.mktemp("policy") / "unsure"
+    family = scripted(UNSURE, family_of(OMNI, folder, SIZES, {}, 0.1), OMNI)
+    write(family, folder)
+    return family
+
+
+@pytest.fixture(scope="module")
+def omni(policy: Family) -> Iterator[Serve]:
+    yield from started(Path(policy.name), *OMNI_FLAGS, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1")
+
+
 @pytest.fixture
-def world(family: Qwen2AudioFamily) -> Iterator[World]:
+def world(family: Family) -> Iterator[World]:
     made = World(family)
     yield made
     made.close()
@@ -151,7 +105,7 @@ def equal(said: Generation, expected: Generation) -> None:
     apart = [i for i, (a, b) in enumerate(zip(said.ids, expected.ids, strict=False)) if a != b]
     until = apart[0] if apart else len(said.ids)
     assert not apart or expected.near_ties or said.near_ties, (said.ids, expected.ids)
-    assert said.logprobs[:until] == pytest.approx(expected.logprobs[:until], abs=1e-3)
+    assert said.logprobs[:until] == pytest.approx(expected.logprobs[:until], abs=SAME)
 
 
 def test_greedy_tokens_are_those_of_the_torch_engine_and_prefixes_are_found_again(
@@ -177,7 +131,7 @@ def test_sampled_log_probabilities_are_those_of_the_full_softmax(engine: VLLMEng
     prompt = world.prompt()
     for run in range(3):
         said = engine.generate(*prompt, SamplingParams(temperature=1.0, seed=1, run=run, max_new_tokens=16))
-        assert said.logprobs == pytest.approx(world.forward(*prompt, said.ids), abs=1e-3)
+        assert said.logprobs == pytest.approx(world.forward(*prompt, said.ids), abs=SAME)
         assert world.family.audio_id not in said.ids
 
 
@@ -237,3 +191,35 @@ def test_a_restart_in_the_middle_of_a_run_is_survived(engine: VLLMEngine, serve:
     equal(said, expected)
     assert pieces == list(said.ids) and len(said.ids) == len(expected.ids)
     assert engine.stats()["attempts_lost"] > 0 and engine.stats()["audio_sent"] >= 2
+
+
+def test_greedy_tokens_of_another_family_around_a_crop(omni: Serve, policy: Family) -> None:
+    world = World(policy)
+    ids, audio = world.prompt()
+    crop = world.whole.span(0.5, 2.0)
+    with VLLMEngine(load_family(policy.name, weights=False), world.store, omni.url) as engine:
+        here = world.engine()
+        for _ in range(2):
+            said = engine.generate(ids, audio, GREEDY)
+            equal(said, here.generate(ids, audio, GREEDY))
+            ids, audio = [*ids, *said.ids, *policy.audio_ids(crop)], [*audio, crop]
+    world.close()
+
+
+def test_rl_steps_on_rollouts_of_the_server(omni: Serve, policy: Family, tmp_path: Path) -> None:
+    """The trainer scores what the server sampled, with the adapters of each step under a name of their own."""
+    recipe = rl_recipe(
+        policy.name,
+        lora=LORA,
+        optimiser={"steps": 2, "learning_rate": 3e-2},
+        rollout={"engine": {"vllm": [omni.url]}},
+    )
+    train_rl(recipe, write_small_dataset(tmp_path / "data"), tmp_path / "run", report=lambda _: None)
+    log = [row for row in read_log(tmp_path / "run") if "rollout/mixed" in row]
+    assert [row["step"] for row in log] == [1, 2]
+    for row in log:
+        assert row["sampling/logp_gap_max"] < SAME and row["rollout/mixed"] == row["rollout/failed"] == 0
+        assert row["rollout/listened"] > 0
+    cards = httpx.get(f"{omni.url}/v1/models", timeout=60).json()["data"]
+    names = [card["id"] for card in cards if card.get("parent")]
+    assert len(names) == 1 and names[0].startswith("step-000001-"), "those of the first step are let go of"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from echo_agent.nano.adapter import SCORE_SCALE, SoundBranch, pool
+from echo_agent.nano.adapter import SCORE_SCALE, SoundBranch, StreamPool, pool
 from echo_agent.nano.configuration import NanoConfig
 
 
@@ -75,3 +75,15 @@ def test_description_is_hidden_states_and_scaled_scores(branch: SoundBranch) -> 
     described = branch.describe(frames)
     torch.testing.assert_close(described[..., :16], branch(frames))
     torch.testing.assert_close(described[..., 16:], SCORE_SCALE * branch.head(branch(frames)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "tokens", "piece"), [(1250, 48, 75), (601, 48, 600), (48, 48, 7), (125, 6, 1)]
+)
+def test_a_stream_of_frames_is_pooled_as_they_are_at_once(steps: int, tokens: int, piece: int) -> None:
+    frames = torch.randn(steps, 3, generator=torch.Generator().manual_seed(1))
+    stream = StreamPool(steps, tokens)
+    for some in frames.split(piece):
+        stream.add(some)
+    stream.add(torch.full((2, 3), 99.0))  # beyond the last bin
+    torch.testing.assert_close(stream.pooled(), pool(frames, tokens))

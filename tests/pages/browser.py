@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +18,16 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @contextmanager
-def browsing(width: int = 1280, scheme: str = "light") -> Iterator[tuple[Page, list[str]]]:
-    """A page of a browser, and what went wrong in it: errors, and whatever was fetched from elsewhere."""
+def browsing(
+    width: int = 1280, scheme: str = "light", microphone: Path | None = None
+) -> Iterator[tuple[Page, list[str]]]:
+    """A page of a browser, and what went wrong in it: errors, and whatever was fetched from elsewhere.
+
+    Args:
+        width: Of the page, in pixels.
+        scheme: ``light`` or ``dark``.
+        microphone: A wav file that the microphone hears, over and over; None has none.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
@@ -26,6 +35,9 @@ def browsing(width: int = 1280, scheme: str = "light") -> Iterator[tuple[Page, l
     arguments = ["--autoplay-policy=no-user-gesture-required"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         arguments.append("--no-sandbox")  # it refuses to be started by root otherwise
+    if microphone is not None:
+        arguments += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        arguments.append(f"--use-file-for-fake-audio-capture={microphone}")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         page = browser.new_page(

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+import soundfile
 
 from echo_agent.pages.report import write_report
 from tests.pages.browser import browsing
 from tests.pages.conftest import Ran
+from tests.tiny import sounds
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
+RECORDED = 6
+"""Seconds that are recorded."""
 PLAYING = "[...document.querySelectorAll('audio')].filter(a => !a.paused).map(a => a.dataset.number)"
 
 
@@ -69,9 +77,11 @@ def test_it_fits_a_telephone(ran: Ran, tmp_path: Path, scheme: str) -> None:
         assert faults == []
 
 
-def test_the_studio(ran: Ran, tmp_path: Path) -> None:
+@contextmanager
+def studio(ran: Ran, folder: Path, key: str = "") -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The studio of a scripted model, as a command; its address, and the process."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    ran.agent.family.save(tmp_path / "model")
+    ran.agent.family.save(folder / "model")
     command = [
         sys.executable,
         "-m",
@@ -80,40 +90,90 @@ def test_the_studio(ran: Ran, tmp_path: Path) -> None:
         "--port",
         "0",
         "--model",
-        str(tmp_path / "model"),
+        str(folder / "model"),
     ]
-    with browsing() as (page, faults):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            page.goto(process.stdout.readline().split(" at ")[1].split(";")[0])
-            page.wait_for_selector("#ask")
-            page.click("#ask")
-            page.wait_for_selector("text=there is no recording")
-            page.set_input_files("input[type=file]", ran.file)
-            page.get_by_label("Question").fill("What is it?")
-            page.get_by_label("Choices").fill("a dog | a cat")
-            page.check("#compare input")
-            page.wait_for_timeout(1000)  # until the upload is there
-            page.click("#ask")
-            page.wait_for_selector("iframe.echo-page", timeout=60_000)
-            frame = page.frame_locator("iframe.echo-page")
-            frame.locator(".bar").click()
-            page.wait_for_selector(".echo-verdict:nth-child(2) small", timeout=60_000)
-            assert page.locator(".echo-verdict").all_inner_texts()[1].split("\n")[0] == "Re-listening off"
-            with page.expect_download() as download:
-                page.click("#trace")
-            trace = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
-            assert trace["question"] == "What is it?" and trace["result"]["relistens"][0]["speed"] == 0.5
-            page.click("#yourself > button")
-            page.get_by_label("End (s)").fill("60")
-            page.click("#listen")
-            until(lambda: page.evaluate("document.querySelector('#told textarea').value.includes('clamped')"))
-            page.wait_for_selector("#heard audio, #heard [data-testid]", state="attached")
-            assert faults == []
-            process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=60)
-            assert (process.returncode, out, err) == (0, "stopped\n", "")
-        finally:
-            process.kill()
-            process.communicate()
+    environment = {**os.environ, "ECHO_AGENT_KEY": key}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert ("(user echo, the key is the password)" in said) == bool(key)
+        yield said.split(" at ")[1].split(";")[0].split(" ")[0], process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_studio(ran: Ran, tmp_path: Path) -> None:
+    with browsing() as (page, faults), studio(ran, tmp_path) as (address, process):
+        page.goto(address)
+        page.wait_for_selector("#ask")
+        page.click("#ask")
+        page.wait_for_selector("text=there is no recording")
+        page.set_input_files("input[type=file]", ran.file)
+        page.get_by_label("Question").fill("What is it?")
+        page.get_by_label("Choices").fill("a dog | a cat")
+        page.check("#compare input")
+        page.wait_for_timeout(1000)  # until the upload is there
+        page.click("#ask")
+        page.wait_for_selector("iframe.echo-page", timeout=60_000)
+        frame = page.frame_locator("iframe.echo-page")
+        frame.locator(".bar").click()
+        page.wait_for_selector(".echo-verdict:nth-child(2) small", timeout=60_000)
+        assert page.locator(".echo-verdict").all_inner_texts()[1].split("\n")[0] == "Re-listening off"
+        with page.expect_download() as download:
+            page.click("#trace")
+        trace = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+        assert trace["question"] == "What is it?" and trace["result"]["relistens"][0]["speed"] == 0.5
+        page.click("#yourself > button")
+        page.get_by_label("End (s)").fill("60")
+        page.click("#listen")
+        until(lambda: page.evaluate("document.querySelector('#told textarea').value.includes('clamped')"))
+        page.wait_for_selector("#heard audio, #heard [data-testid]", state="attached")
+        assert faults == []
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (0, "stopped\n", "")
+
+
+def test_the_studio_records(ran: Ran, tmp_path: Path) -> None:
+    """What the microphone hears is asked about; in the trace, the recording is as long as was recorded."""
+    soundfile.write(tmp_path / "said.wav", sounds(12.0), 48000)
+    with (
+        browsing(microphone=tmp_path / "said.wav") as (page, faults),
+        studio(ran, tmp_path) as (address, _),
+    ):
+        page.goto(address)
+        page.get_by_label("Record audio").click()
+        page.get_by_role("button", name="Record", exact=True).click()
+        page.wait_for_timeout(RECORDED * 1000)
+        page.locator("button.stop-button").click()
+        page.wait_for_selector("button[aria-label=Play]")  # it is uploaded
+        page.get_by_label("Question").fill("What is it?")
+        page.get_by_label("Choices").fill("a dog | a cat")
+        page.click("#ask")
+        page.wait_for_selector("iframe.echo-page", timeout=60_000)
+        with page.expect_download() as download:
+            page.click("#trace")
+        trace = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+        assert trace["recording"]["duration"] > RECORDED - 1 and trace["result"]["relistens"]
+        assert faults == []
+
+
+def test_the_studio_with_a_key(ran: Ran, tmp_path: Path) -> None:
+    with browsing() as (page, faults), studio(ran, tmp_path, "open-sesame") as (address, _):
+        assert httpx.get(f"{address}config").status_code == 401, "nothing is told to who has not logged in"
+        page.goto(address)
+        page.wait_for_selector("text=The user is echo")
+        name, password = page.locator("input").all()
+        assert password.get_attribute("type") == "password"
+        for said in ("another-word", "open-sesame"):
+            name.fill("echo")
+            password.fill(said)
+            page.get_by_role("button", name="Login").click()
+            if said == "another-word":
+                page.wait_for_selector("text=Incorrect Credentials")
+        page.wait_for_selector("#ask")
+        assert [fault for fault in faults if "401" not in fault and "400" not in fault] == []

@@ -218,6 +218,22 @@ def test_what_a_tool_node_answers_becomes_audio_that_a_model_can_hear():
     assert hearable([*replies, HumanMessage("Go on.")], store)[2:] == [heard, HumanMessage("Go on.")]
 
 
+def test_audio_can_be_delivered_in_the_tools_own_message():
+    store = RecordingStore()
+    tool = make_relisten([store.add(noise(20.0))], store=store, deliver="audio")
+    one, two = run_tool_node(
+        tool, call({"start": 12.4, "end": 15.0}), call({"start": 30, "end": 33}, id="c2")
+    )
+    assert isinstance(two.content, str) and "outside" in two.content
+    told, block = one.content
+    assert (block["type"], block["mime_type"]) == ("file", "audio/wav")
+    reply = Reply.of(one)
+    assert told == {"type": "text", "text": "Heard 12.4 to 15 s."} and reply is not None
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(block["base64"])))
+    assert rate == 16000 and np.abs(samples - store.crop(reply.ref, 16000)).max() < 1e-4
+    assert hearable([one, two], store) == [one, two], "what is there is not said again"
+
+
 def test_paths_can_be_given(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(RATE), RATE)

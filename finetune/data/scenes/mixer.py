@@ -1,4 +1,4 @@
-"""Mixing: scenes of 10 s to 10 minutes with exact ground truth, from any sound bank.
+"""Mixing: scenes of 10 s to 90 minutes with exact ground truth, from any sound bank.
 
 Takes are drawn (:mod:`takes`), brought to a level, cut to what is audible, grouped, and laid on a timeline. A *group*
 is what keeps its inner timing: one take, two sounds of which the second begins before the first has ended, or a pattern
@@ -56,6 +56,8 @@ from echo_agent.finetune.data.scenes.events import (
 
 APART = 0.5
 """Seconds between any two onsets, at least."""
+LONGEST = 5400.0
+"""Seconds of the longest scene: its samples are held in memory, twice."""
 _STEADY = 60.0
 """Seconds of a scene from which on density falls."""
 _NOISE_SIZE = 1 << 19
@@ -79,6 +81,8 @@ class SceneSettings(TakeSettings):
     minute)."""
     fewest: int = Field(default=3, ge=1)
     """Events that are placed even if density asks for fewer, if there is room."""
+    solos: int = Field(default=0, ge=0, exclude_if=lambda value: value == 0)
+    """Sounds that are heard once, whatever else is heard again and again: what a long scene can be asked about."""
     gap: Positive = 0.25
     """Shortest pause between two groups of events, s."""
     margin: Positive = 0.15
@@ -106,8 +110,8 @@ class SceneSettings(TakeSettings):
             raise ValueError("level_db must lie at least 6 dB above background_db, and below -3")
         if self.overlap[0] <= 0 or self.overlap[1] >= 1:
             raise ValueError("overlap is a part of a sound, above 0 and below 1")
-        if not 10 <= self.duration[0] <= self.duration[1] <= 600:
-            raise ValueError("duration must lie between 10 and 600 s")
+        if not 10 <= self.duration[0] <= self.duration[1] <= LONGEST:
+            raise ValueError(f"duration must lie between 10 and {LONGEST:g} s")
         return self
 
 
@@ -224,6 +228,10 @@ def _draw_groups(
         barred = frozenset(take.label for take in pattern.takes)
     else:
         pattern = None
+    solos = _solos(bank, rng, settings, room, barred)
+    free -= sum(_Group((take,)).reserved(settings.gap) for take in solos)
+    wanted -= len(solos)
+    barred |= frozenset(take.label for take in solos)
     takes: list[Take] = []
     used: set[str] = set()
     for _ in range(3 * wanted):
@@ -235,12 +243,25 @@ def _draw_groups(
         takes.append(take)
         if len(takes) == wanted:
             break
+    for take in solos:
+        takes.insert(int(rng.integers(len(takes) + 1)), take)
     groups = _overlapped(takes, rng, settings)
     if pattern and groups:
         first = int(rng.integers(len(groups)))
         second = int(rng.integers(first + 1, len(groups) + 1))
         groups = [*groups[:first], pattern, *groups[first:second], pattern, *groups[second:]]
     return groups
+
+
+def _solos(
+    bank: SoundBank, rng: np.random.Generator, settings: SceneSettings, room: _Room, barred: frozenset[str]
+) -> list[Take]:
+    """The sounds that are heard once; three labels at least are left for all else."""
+    labels = sorted(set(bank.sounds) - barred)
+    count = min(settings.solos, max(0, len(labels) - 3))
+    chosen = [labels[int(i)] for i in rng.permutation(len(labels))[:count]] if count else []
+    drawn = [room.heard(draw_sound(bank, rng, settings, [label]), rng, settings.level_db) for label in chosen]
+    return [take for take in drawn if take is not None]
 
 
 def _pattern(

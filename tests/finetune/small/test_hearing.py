@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.ears import f1, matched
+from echo_agent.errors import DataError
 from echo_agent.finetune.data.bank.reader import Clip, SoundBank
 from echo_agent.finetune.data.natural.sounds import sounds
 from echo_agent.finetune.data.records import Event
+from echo_agent.finetune.small.assemble import take_ears
 from echo_agent.finetune.small.hearing import (
     best_thresholds,
     false_alarms,
@@ -134,3 +136,21 @@ def test_events_are_matched_once_by_name_and_onset() -> None:
     assert dict(names) == {"dog": 2, "rain": 1} and dict(heard) == {"dog": 2, "rain": 1, "cat": 1}
     assert f1(1, 3, 4) == pytest.approx(28.6)
     assert np.isfinite(f1(0, 0, 0)) and "dog" in sounds()
+
+
+def test_ears_are_taken_from_a_model_that_was_taught(tmp_path: Path) -> None:
+    taught, other = tiny_small(1), tiny_small(2)
+    taught.config.thresholds = [0.5, -1.0, 2.0, 0.25]
+    taught.model.model.ears.thresholds.copy_(torch.tensor(taught.config.thresholds))
+    taught.save(tmp_path / "taught")
+    decoder = other.model.model.language_model.layers[0].mlp.up_proj.weight.clone()
+    take_ears(other, tmp_path / "taught")
+    features = torch.randn(5, WIDTH + CLASSES + 2 * other.config.whisper_config.d_model)
+    with torch.no_grad():
+        expected, scores = (one.model.model.ears.scores(features) for one in (taught, other))
+    assert torch.equal(expected, scores) and other.config.thresholds == taught.config.thresholds
+    assert torch.equal(other.model.model.language_model.layers[0].mlp.up_proj.weight, decoder)
+    taught.config.sounds = ["cat", *taught.config.sounds[1:]]
+    taught.save(tmp_path / "other")
+    with pytest.raises(DataError, match="other names for sounds"):
+        take_ears(other, tmp_path / "other")

@@ -1,0 +1,96 @@
+"""Narrowing: where a search listens next, with ears that are written by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from echo_agent.families.base import Note
+from echo_agent.graphs.narrowing import CLOSE, LEAST, named_in, narrow, scoring
+
+HOUR = 3600.0
+
+
+class Ears:
+    """Hears 48 tokens of any stretch: each sound at its second, and the false alarms of a coarse listen."""
+
+    def __init__(
+        self, sounds: dict[float, str], alarms: dict[float, str] | None = None, fine: float = 10.0
+    ) -> None:
+        self.sounds, self.alarms, self.fine = sounds, alarms or {}, fine
+        self.heard: list[tuple[float, float]] = []
+
+    def __call__(self, start: float, end: float) -> list[Note]:
+        self.heard.append((start, end))
+        step = (end - start) / 48
+        return [self._note(start + i * step, start + (i + 1) * step) for i in range(48)]
+
+    def _note(self, start: float, end: float) -> Note:
+        there = dict.fromkeys(["bell", "dog", "voice"], 0.05)
+        there |= {name: 0.8 for at, name in self.sounds.items() if start <= at < end}
+        coarse = end - start > self.fine
+        return Note(
+            start, end, there | {n: 0.9 for at, n in self.alarms.items() if coarse and start <= at < end}
+        )
+
+
+def found(ears: Ears, question: str, duration: float = HOUR, looks: int = 4, choices: tuple[str, ...] = ()):  # noqa: ANN201
+    first = ears(0.0, duration)
+    return narrow(duration, first, ears, scoring(first, question, choices), looks)
+
+
+def test_what_sounds_once_in_an_hour_is_found_in_one_more_listen() -> None:
+    ears = Ears({2345.0: "bell", 100.0: "dog"})
+    search = found(ears, "When is a bell heard?")
+    assert search.window is not None and len(ears.heard) == 2
+    assert search.window[0] < 2345.0 < search.window[1]
+    assert LEAST <= search.window[1] - search.window[0] <= CLOSE
+    assert search.window[0] == int(search.window[0])
+
+
+def test_three_hours_are_narrowed_twice() -> None:
+    ears = Ears({9999.0: "bell"})
+    search = found(ears, "When is a bell heard?", 3 * HOUR)
+    assert search.window is not None and len(search.heard) == 2
+    assert search.window[0] < 9999.0 < search.window[1] and search.window[1] - search.window[0] <= CLOSE
+
+
+def test_a_false_alarm_is_left_for_the_next_best_stretch() -> None:
+    ears = Ears({2345.0: "bell"}, alarms={500.0: "bell", 3100.0: "bell"})
+    search = found(ears, "When is a bell heard?")
+    assert search.window is not None and search.window[0] < 2345.0 < search.window[1]
+    assert len(search.heard) == 3
+    stingy = found(ears, "When is a bell heard?", looks=1)
+    assert stingy.window is not None and stingy.window[0] < 500.0 < stingy.window[1]
+
+
+def test_without_a_look_nothing_is_narrowed() -> None:
+    assert found(Ears({5.0: "bell"}), "When is a bell heard?", looks=0).window is None
+
+
+def test_the_budget_that_ends_on_the_way_down_leaves_the_best_stretch() -> None:
+    search = found(Ears({9999.0: "bell"}), "When is a bell heard?", 3 * HOUR, looks=1)
+    assert search.window is not None and search.window[0] < 9999.0 < search.window[1]
+
+
+@pytest.mark.parametrize("at", [0.5, 3599.0])
+def test_both_ends_of_a_recording_are_found(at: float) -> None:
+    search = found(Ears({at: "dog"}), "Does a dog bark?")
+    assert search.window is not None and 0.0 <= search.window[0] <= at <= search.window[1] <= HOUR
+
+
+def test_the_question_names_before_the_choices_do_and_speech_by_its_verbs() -> None:
+    names = dict.fromkeys(["bell", "dog", "voice", "saw"], 0.0)
+    assert named_in("What is heard after the bells?", names) == ["bell"]
+    assert named_in("Which digits are spoken?", names) == named_in("Whose voice is it?", names) == ["voice"]
+    assert named_in("Which digits does a voice say after the bell?", names) == ["bell"]
+    assert named_in("What did he saw off?", names) == ["saw"] and not named_in("What is seesawing?", names)
+    ears = Ears({300.0: "dog", 2345.0: "bell"})
+    by_choice = found(ears, "Which of these is heard?", choices=("a bell", "a harp"))
+    assert by_choice.window is not None and by_choice.window[0] < 2345.0 < by_choice.window[1]
+    by_question = found(ears, "What follows the dog?", choices=("a bell", "a harp"))
+    assert by_question.window is not None and by_question.window[0] < 300.0 < by_question.window[1]
+
+
+def test_where_nothing_is_named_the_stretch_unlike_the_others_is_taken() -> None:
+    search = found(Ears({1234.0: "dog"}), "What happens?")
+    assert search.window is not None and search.window[0] < 1234.0 < search.window[1]
