@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-BLOCK = 32
+BLOCK = 64
 """Weights that share a scale."""
 CODES, SCALES = ".codes", ".scales"
 _TRIES = 12
@@ -19,10 +19,10 @@ _TRIES = 12
 
 
 def quantised(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Codes (uint8, two to a byte at four bits) ``[rows, columns * bits / 8]`` and scales ``[rows, columns / 32]``.
+    """Codes (uint8, two to a byte at four bits) ``[rows, columns * bits / 8]`` and scales ``[rows, columns / 64]``.
 
     Args:
-        weight: A matrix; its columns are a multiple of 32.
+        weight: A matrix; its columns are a multiple of 64.
         bits: 4 or 8.
     """
     top = 2 ** (bits - 1) - 1

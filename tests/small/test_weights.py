@@ -15,9 +15,15 @@ from echo_agent.small.weights import FILES, file_of
 from tests.small.tiny_small import tiny_small
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("small")
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that fit the widths of a tiny model, so that its matrices are held in them."""
+    monkeypatch.setattr("echo_agent.small.blocks.BLOCK", 16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_blocks: None) -> Path:
+    folder = tmp_path / "small"
     tiny_small().save_in_blocks(folder)
     return folder
 
@@ -25,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_comes_back(folder: Path) -> None:
     family, read = tiny_small(), load_family(str(folder), "cpu")
     assert read.kind == "echo-small" and read.tokenizer.get_vocab() == family.tokenizer.get_vocab()
+    assert any(name.endswith(".codes") for name in load_file(folder / FILES[2]))
     before, after = family.model.state_dict(), read.model.state_dict()
     assert before.keys() == after.keys()
     for name, value in before.items():
