@@ -29,8 +29,8 @@ LEAST = 30.0
 """Seconds of the shortest stretch that is heard by itself."""
 MARGIN = 8.0
 """Seconds that are heard on either side of what a token stands for: no sound is cut, and what is next to it tells."""
-SURE = 0.85
-"""A stretch in which what was looked for is so much more likely than elsewhere is not doubted."""
+HOPELESS = 0.5
+"""A stretch that promises less than this share of what was found in another is not listened to."""
 
 SPOKEN = re.compile(r"\b(said|says?|saying|speaks?|speaking|spoken|talks?|talking|words?|digits?|numbers?)\b")
 """Words of a question that ask for speech."""
@@ -83,7 +83,7 @@ def narrow(
     best: _Place | None = None
     while places and looks > 0:
         place = places.pop(0)
-        if best is not None and (best.score >= place.score or best.score >= SURE):
+        if best is not None and place.score < HOPELESS * best.score:
             break
         if _is_known(place, found.heard) or place.end - place.start > seconds:
             continue
