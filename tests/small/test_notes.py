@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from echo_agent.small.notes import MORE, NOTHING, Heard, note, told
+from echo_agent.small.notes import MORE, NOTHING, Heard, note, read, told
 
 BELL = Heard("church bell", 12.4, 15.9, hits=3, level_db=-10.0)
 DOG = Heard("dog", 20.0, 20.9, level_db=-40.0, score=0.4)
@@ -60,3 +60,12 @@ def test_a_note_never_takes_more_than_it_may_and_says_whether_something_is_missi
         text = note(events, tokens, words)
         assert words(text) <= tokens
         assert (len(text.splitlines()) < len(events) or MORE in text) == text.endswith(MORE)
+
+
+@pytest.mark.parametrize("detail", [1, 2, 3])
+def test_a_note_is_read_back(detail: int) -> None:
+    events = (BELL, DOG, RAIN)
+    found = read("\n".join([*(told(event, detail) for event in events), MORE, '"12 dogs said so"']))
+    assert [(event.name, event.onset) for event in found] == [(e.name, float(int(e.onset))) for e in events]
+    assert all(event.offset > event.onset for event in found)
+    assert read(NOTHING) == []
