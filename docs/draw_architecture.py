@@ -53,6 +53,7 @@ HOMES = {
     "traces": "agent",
     "results_file": "evaluation",
     "command": "cli",
+    "inspect_tasks": "cli",
     "console": "terminal",
 }
 """Files that share the room of another."""

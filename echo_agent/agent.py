@@ -109,6 +109,7 @@ class EchoAgent:
         self.model = ChatLALM(self.engine, dialect=dialect)
         self.threads = Threads(checkpoints)
         self._load_seconds = load_seconds
+        self._longest: float | None = None  # no recording is too long: it is searched
         self._graph = build_listening_graph()
         self._in_use: Counter[str] = Counter()
         self._lock = Lock()
@@ -185,7 +186,7 @@ class EchoAgent:
             EchoAgentError: This process was forked after the model was loaded.
         """
         self._check_process()
-        recordings = opened_all(audio)
+        recordings = opened_all(audio, self._longest)
         with self._held(recordings) as refs:
             ask = self._prepare(refs, question, choices, on_event, options)
             if ask.thread is None:
@@ -208,7 +209,7 @@ class EchoAgent:
     ) -> EchoResult:
         """The async twin of :meth:`ask`; runs that are awaited together are decoded as one batch."""
         self._check_process()
-        recordings = await asyncio.to_thread(opened_all, audio)
+        recordings = await asyncio.to_thread(opened_all, audio, self._longest)
         with self._held(recordings) as refs:
             ask = self._prepare(refs, question, choices, on_event, options)
             with Isolation() as isolation:
@@ -241,7 +242,7 @@ class EchoAgent:
             **options: As for :meth:`ask`.
         """
         self._check_process()
-        recordings = await asyncio.to_thread(opened_all, audio)
+        recordings = await asyncio.to_thread(opened_all, audio, self._longest)
         with self._held(recordings) as refs:
             asks = [
                 self._prepare(refs, question, choices, None, options | {"control": control})
@@ -296,7 +297,7 @@ class EchoAgent:
         Raises:
             RecordingError: It cannot be opened.
         """
-        return self.recordings.add(opened(audio))
+        return self.recordings.add(opened(audio, self._longest))
 
     def graph(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -65,7 +65,7 @@ class EchoResult(BaseModel):
 
     answer: str | None
     """The answer (with choices: the choice, as it was given); None where none could be read."""
-    status: Status | Literal["not_understood"]
+    status: Status
     """``answered``, or ``unparsed``: nothing was written that is an answer. It is never guessed. From ``ask`` as a
     command also ``not_understood``: the model was not asked, since it does not know the words (``notes``)."""
     confidence: float | None

@@ -29,8 +29,8 @@ LEAST = 30.0
 """Seconds of the shortest stretch that is heard by itself."""
 MARGIN = 8.0
 """Seconds that are heard on either side of what a token stands for: no sound is cut, and what is next to it tells."""
-SURE = 0.85
-"""A stretch in which what was looked for is so much more likely than elsewhere is not doubted."""
+HOPELESS = 0.5
+"""A stretch that promises less than this share of what was found in another is not listened to."""
 
 SPOKEN = re.compile(r"\b(said|says?|saying|speaks?|speaking|spoken|talks?|talking|words?|digits?|numbers?)\b")
 """Words of a question that ask for speech."""
@@ -67,6 +67,7 @@ def narrow(
     score: Callable[[Note], float],
     looks: int,
     seconds: float = math.inf,
+    longest: float = math.inf,
 ) -> Narrowed:
     """Find the stretch that a question is best asked of.
 
@@ -77,13 +78,14 @@ def narrow(
         score: How much a token tells of what is looked for; see :func:`scoring`.
         looks: How often ``hear`` may be called.
         seconds: How much it may listen to in all.
+        longest: Seconds that it may listen to at once.
     """
     found = Narrowed()
-    places = _places(first, score, duration)
+    places = _places(first, score, duration, longest)
     best: _Place | None = None
     while places and looks > 0:
         place = places.pop(0)
-        if best is not None and (best.score >= place.score or best.score >= SURE):
+        if best is not None and place.score < HOPELESS * best.score:
             break
         if _is_known(place, found.heard) or place.end - place.start > seconds:
             continue
@@ -92,7 +94,9 @@ def narrow(
         seconds -= place.end - place.start
         found.heard.append((place.start, place.end))
         if place.end - place.start > CLOSE:
-            places = sorted([*_places(notes, score, duration)[:3], *places], key=lambda one: -one.score)
+            places = sorted(
+                [*_places(notes, score, duration, longest)[:3], *places], key=lambda one: -one.score
+            )
             continue
         certain = max(score(note) for note in notes)
         if best is None or certain > best.score:
@@ -138,18 +142,20 @@ def named_in(text: str, names: Mapping[str, object]) -> list[str]:
     return [name for name in names if name in VOICES]
 
 
-def _places(notes: Sequence[Note], score: Callable[[Note], float], duration: float) -> list[_Place]:
+def _places(
+    notes: Sequence[Note], score: Callable[[Note], float], duration: float, longest: float
+) -> list[_Place]:
     """The stretches around tokens, the most telling first."""
     ranked = sorted(notes, key=lambda note: (-score(note), note.start))
-    return [_Place(*_around(note, duration), score(note)) for note in ranked]
+    return [_Place(*_around(note, duration, longest), score(note)) for note in ranked]
 
 
-def _around(note: Note, duration: float) -> tuple[float, float]:
+def _around(note: Note, duration: float, longest: float) -> tuple[float, float]:
     """A stretch of whole seconds around a token, which may end with the recording."""
-    wide = max(note.end - note.start + 2 * MARGIN, LEAST)
+    most = duration if math.isinf(longest) else min(duration, math.floor(longest))
+    wide = math.ceil(min(max(note.end - note.start + 2 * MARGIN, LEAST), most))
     start = math.floor(max(0.0, min((note.start + note.end - wide) / 2, duration - wide)))
-    end = min(duration, float(math.ceil(start + wide)))
-    return float(start), end
+    return float(start), min(duration, float(start + wide))
 
 
 def _is_known(place: _Place, heard: Sequence[tuple[float, float]]) -> bool:

@@ -187,7 +187,8 @@ class _Search:
         budget = self._context.budget
         looks = min(LOOKS, max(0, budget.max_relistens - 1))  # a call is left to the policy
         seconds = inf if budget.max_seconds is None else budget.max_seconds
-        found = narrow(self._ref.duration, first, hear, score, looks, seconds)
+        longest = inf if family.streams else family.limits.longest_recording
+        found = narrow(self._ref.duration, first, hear, score, looks, seconds, longest)
         window = found.window
         if window is None and not family.streams:
             best = max(first, key=score)

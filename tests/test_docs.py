@@ -151,7 +151,7 @@ def check(command: list[str]) -> None:
         assert (ROOT / words[0]).is_file(), command
         check_script(ROOT / words[0], words[1:])
     else:
-        known = [["pip", "install"], ["apt-get", "install"], ["langgraph", "dev"]]
+        known = [["pip", "install"], ["apt-get", "install"], ["langgraph", "dev"], ["inspect", "eval"]]
         assert command[:2] in known, command
 
 

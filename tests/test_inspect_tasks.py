@@ -70,19 +70,23 @@ def test_a_task_gives_the_scores_of_eval(tasks: Any) -> None:
 def test_a_row_that_cannot_be_run_counts_as_wrong(tasks: Any, tmp_path: Path) -> None:
     from inspect_ai import eval as run
 
+    (tmp_path / "a.flac").write_bytes(b"no sound")
+    (tmp_path / "broken.flac").write_bytes(b"no sound")
     path = tmp_path / "questions.jsonl"
     path.write_text(
-        '{"id": "a", "audio": "gone.flac", "question": "What?", "choices": ["x", "y"], "answer": "x"}\n'
+        '{"id": "a", "audio": "broken.flac", "question": "What?", "choices": ["x", "y"], "answer": "x"}\n'
     )
     task = tasks.listening(str(path), device="cpu")
     (log,) = run(task, model="mockllm/model", display="none")
     assert log.status == "success", log.error
     assert log.results.scores[0].metrics["accuracy"].value == 0.0
     (score,) = log.samples[0].scores.values()
-    assert "gone.flac" in score.explanation
+    assert "broken.flac" in score.explanation
 
 
 def test_what_cannot_be_asked_is_said(tasks: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(b"no sound")
+    (tmp_path / "broken.flac").write_bytes(b"no sound")
     path = tmp_path / "questions.jsonl"
     path.write_text(
         '{"id": "a", "audio": "a.flac", "question": "What?", "choices": ["x", "y"], "answer": "x"}\n'

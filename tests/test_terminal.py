@@ -250,7 +250,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (2, ("ask", "NAME", "Q")),
         (2, ("ask", "a.wav", "Q", "--model", "NAME")),
-        (2, ("ask", "a.wav", "Q", "--device", "NAME")),
+        (2, ("ask", "a.wav", "What?", "--device", "NAME")),
         (2, ("ask", "a.wav", "Q", "--trace", "NAME/x")),
         (2, ("ask", "a.wav", "Q", "--plot", "NAME")),
         (0, ("ask", "NAME.wav", "NAME", "--choices", "NAME|b", "--model", "model")),

@@ -228,7 +228,8 @@ def thinker_sizes(
             "out_hidden_size": decoder["hidden_size"],
             "fullatt_block_indexes": [0],
         },
-        "text_config": {**decoder, "rope_parameters": rope},
+        # vLLM reads here whether the head is the embedding, and transformers one level above.
+        "text_config": {**decoder, "rope_parameters": rope, "tie_word_embeddings": False},
         "audio_token_index": ids["<|AUDIO|>"],
         "image_token_index": ids["<|IMAGE|>"],
         "video_token_index": ids["<|VIDEO|>"],

@@ -116,7 +116,7 @@ class Serve:
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
-            # On the first request vLLM compiles a kernel in C++, for longer than it waits for itself on a busy machine.
+            # On the first request vLLM may compile kernels, on a busy machine for longer than it waits for itself.
             "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3600",
             **self.environment,
         }

@@ -94,7 +94,6 @@ HOUR: Final[dict[str, Any]] = {
     "sounds": "test",
     "voices": "test",
     "scenes": 8,
-    "questions": 50,
     "duration": (1200.0, 5400.0),
     "categories": ("when", "digit", "digit_sequence", "word"),
 }

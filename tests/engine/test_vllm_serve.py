@@ -50,6 +50,8 @@ def started(folder: Path, *flags: str, **environment: str) -> Iterator[Serve]:
     """A server for as long as the tests want it."""
     if not PROGRAM.exists():
         pytest.skip("there is no vLLM in build/vllm-venv: make vllm")
+    # Left to itself vLLM compiles kernels in C++ on the first request, for longer than all of these tests take.
+    environment["TORCHDYNAMO_DISABLE"] = "1"
     server = Serve(folder, folder.with_suffix(".log"), (*FLAGS, *flags), environment)
     server.start()
     try:

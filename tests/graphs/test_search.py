@@ -27,7 +27,7 @@ from echo_agent.messages import trajectory_of
 from echo_agent.results import result_of
 from echo_agent.stores import RecordingStore
 from tests.scripted import ASK_ONCE, START, Script, scripted_family
-from tests.tiny import sounds
+from tests.tiny import sounds, tiny_family
 
 CHOICES = ["a dog", "a cat"]
 LIMITS = Limits(shortest=0.5, longest_crop=8.0, longest_recording=8.0)
@@ -105,6 +105,27 @@ def test_a_window_is_found_and_asked_about_on_its_own_clock(
         "tokens": state["spent"]["tokens"],
     }
     assert any(f"{start:.0f} to {end:.0f} s" in note for note in record.notes("echo-nano"))
+
+
+def test_without_a_stream_the_first_listens_are_to_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = Long(ASK_ONCE, "echo-nano")
+    long.family = tiny_family("echo-small")
+    long.family.limits = LIMITS
+    long.engine.close()
+    long.engine = TorchEngine(long.family, long.store)
+    try:
+        told = SearchRecord.of(long.run(budget=Budget(max_relistens=0, max_new_tokens=8)))
+        assert told is not None and told.window is not None  # of what untaught ears hear
+        ears(monkeypatch, long, at=50.0)
+        for most, listens in ((0, 8), (3, 9)):
+            state = long.run("Where is the dog?", budget=Budget(max_relistens=most, max_new_tokens=8))
+            record = SearchRecord.of(state)
+            assert record is not None and record.window is not None and len(record.listens) == listens
+            assert [one.start for one in record.listens[:8]] == [8.0 * i for i in range(8)]
+            assert record.window[0] <= 50.0 < record.window[1]
+            assert trajectory_of(state["messages"]).audio[0].origin == record.window[0]
+    finally:
+        long.engine.close()
 
 
 def test_without_re_listens_the_whole_is_heard_once(nano: Long) -> None:

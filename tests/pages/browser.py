@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+PATIENCE = 120_000
+"""Milliseconds that the browser may take for one step on a machine that does other things."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -43,6 +45,7 @@ def browsing(
         page = browser.new_page(
             viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
         )
+        page.set_default_timeout(PATIENCE)
         faults: list[str] = []
 
         def requested(request: object) -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from echo_agent.small.notes import MORE, NOTHING, Heard, note, told
+from echo_agent.small.notes import MORE, NOTHING, Heard, note, read, told
 from echo_agent.small.processing import word_ids
 from tests.small.tiny_small import byte_tokenizer
 
@@ -77,3 +77,12 @@ def test_what_whisper_says_in_brackets_is_no_speech() -> None:
     assert written("[Music] Hi  (all) there") == '\n"Hi there"'
     assert written(" [Music]") == written("(ring") == written("") == ""
     assert written("a very long sentence") == '\n"a very long senten'
+
+
+@pytest.mark.parametrize("detail", [1, 2, 3])
+def test_a_note_is_read_back(detail: int) -> None:
+    events = (BELL, DOG, RAIN)
+    found = read("\n".join([*(told(event, detail) for event in events), MORE, '"12 dogs said so"']))
+    assert [(event.name, event.onset) for event in found] == [(e.name, float(int(e.onset))) for e in events]
+    assert all(event.offset > event.onset for event in found)
+    assert read(NOTHING) == []

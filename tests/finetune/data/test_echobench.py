@@ -11,7 +11,7 @@ import pytest
 from echo_agent.errors import DataError
 from echo_agent.finetune.data import echobench
 from echo_agent.finetune.data.dataset import read_samples
-from echo_agent.finetune.data.echobench import LOCK, SETS, TESTS, build_bench
+from echo_agent.finetune.data.echobench import HOURS, LOCK, SETS, TESTS, build_bench
 from echo_agent.finetune.data.questions.phrasings import wordings
 from echo_agent.finetune.data.questions.solver import faults
 from echo_agent.finetune.data.show.browse import records_in
@@ -107,6 +107,29 @@ def test_the_card_says_what_it_is(built: Path) -> None:
     card = (built / "README.md").read_text()
     assert "# EchoBench" in card and "echo-agent finetune data bench" in card
     assert str(built) not in card
+
+
+def test_hours_ask_about_what_sounds_once(
+    bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = tuple(replace(which, scenes=3, duration=(100.0, 140.0)) for which in HOURS)
+    few = tuple(which for which in echobench.SETS if which.name in ("train", "validation"))
+    monkeypatch.setattr(echobench, "HOURS", short)
+    monkeypatch.setattr(echobench, "SETS", few)
+    built = build_bench(bank, tmp_path / "hours", scenes=10, hours=True, command="x")
+    records = records_in(built)
+    for which in HOURS:
+        samples = read_samples(built, which.name)
+        assert samples and {sample.category for sample in samples} <= set(which.categories)
+        assert [row.id for row in read_rows(built / f"{which.name}.jsonl")] == [one.id for one in samples]
+        for sample in samples:
+            if sample.category == "when":
+                events = records[sample.record].events
+                (label,) = {
+                    event.label for event in events if (event.onset, event.offset) in sample.gold_spans
+                }
+                assert sum(event.label == label for event in events) == 1
+    assert set(json.loads((built / LOCK).read_text())["sets"]) >= {which.name for which in HOURS}
 
 
 def test_a_bank_that_offers_too_little_is_refused(
