@@ -26,6 +26,7 @@ import typer
 import echo_agent
 from echo_agent.asked import AskOptions
 from echo_agent.cli import app, main
+from echo_agent.families.known import SHIPPED
 from echo_agent.families.loading import known_models
 from echo_agent.finetune.cli import app as finetune
 
@@ -244,6 +245,6 @@ def test_the_reference_names_all_that_is_public() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     text = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
     for model in known_models():
-        memory = f"{model.memory('float32' if model.name == 'echo-nano' else 'bfloat16'):.1f} GB"
+        memory = f"{model.memory('float32' if model.name in SHIPPED else 'bfloat16'):.1f} GB"
         row = next(line for line in text.splitlines() if line.startswith(f"| `{model.name}`"))
         assert memory in row and f"{model.longest_recording:g} s" in row, f"{model.name}: {memory}"

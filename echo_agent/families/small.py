@@ -105,7 +105,7 @@ class SmallFamily(EmbeddedFamily):
         self.whisper_words.save(str(folder / processing.WHISPER_WORDS))
 
     def save_in_blocks(self, folder: Path) -> None:
-        """Write what ships with the package: weights in four and eight bits, tokenizer and Whisper's vocabulary."""
+        """Write what ships with the package: weights in blocks of a few bits, tokenizer and Whisper's vocabulary."""
         save_embedded(self.model, folder)
         self.tokenizer.save_pretrained(folder)
         self.whisper_words.save(str(folder / processing.WHISPER_WORDS))

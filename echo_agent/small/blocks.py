@@ -1,4 +1,4 @@
-"""Weights in four or eight bits: each block of a row has a scale of its own, and its weights are steps of it.
+"""Weights in a few bits: each block of a row has a scale of its own, and its weights are steps of it.
 
 As llama.cpp's Q4_0 and Q8_0, with the scale of each block chosen for the least squared error. A matrix becomes two
 tensors of a safetensors file, ``NAME.codes`` and ``NAME.scales``; what is no matrix stays as it is, in float16.
@@ -19,11 +19,11 @@ _TRIES = 12
 
 
 def quantised(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Codes (uint8, two to a byte at four bits) ``[rows, columns * bits / 8]`` and scales ``[rows, columns / 64]``.
+    """Codes (eight of them in ``bits`` bytes) ``[rows, columns * bits / 8]`` and scales ``[rows, columns / 64]``.
 
     Args:
         weight: A matrix; its columns are a multiple of 64.
-        bits: 4 or 8.
+        bits: 2 to 8.
     """
     top = 2 ** (bits - 1) - 1
     blocks = weight.detach().float().view(weight.shape[0], -1, BLOCK)
@@ -34,10 +34,10 @@ def quantised(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         scale = (widest / top * (1 - attempt / _TRIES / top)).half().float()
         missed = (_codes(blocks, scale, top) * scale - blocks).square().sum(-1, keepdim=True)
         best, error = torch.where(missed < error, scale, best), torch.minimum(missed, error)
-    codes = (_codes(blocks, best, top) + top + 1).to(torch.uint8).flatten(1)
-    if bits == 4:
-        codes = codes[:, 0::2] | codes[:, 1::2] << 4
-    return codes.contiguous(), best.squeeze(-1).half()
+    codes = (_codes(blocks, best, top) + top + 1).long().view(len(weight), -1, 8)
+    words = (codes << bits * torch.arange(8)).sum(-1, keepdim=True)
+    packed = (words >> 8 * torch.arange(bits)) & 255
+    return packed.to(torch.uint8).flatten(1), best.squeeze(-1).half()
 
 
 def _codes(blocks: Tensor, scale: Tensor, top: int) -> Tensor:
@@ -47,9 +47,9 @@ def _codes(blocks: Tensor, scale: Tensor, top: int) -> Tensor:
 def dequantised(codes: Tensor, scales: Tensor) -> Tensor:
     """The matrix, in float32; how many bits a weight has is told by the shapes."""
     bits = 8 * codes.shape[1] // (scales.shape[1] * BLOCK)
-    if bits == 4:
-        codes = torch.stack([codes & 15, codes >> 4], dim=-1).flatten(1)
-    steps = codes.float().sub_(2 ** (bits - 1)).view(len(codes), -1, BLOCK)
+    words = (codes.view(len(codes), -1, bits).long() << 8 * torch.arange(bits)).sum(-1, keepdim=True)
+    unpacked = (words >> bits * torch.arange(8)) & (2**bits - 1)
+    steps = unpacked.float().sub_(2 ** (bits - 1)).view(len(codes), -1, BLOCK)
     return steps.mul_(scales.float()[..., None]).flatten(1)
 
 

@@ -1,8 +1,9 @@
 """Where echo-small's weights lie, and how the model is put together from them.
 
-Matrices are held in blocks (:mod:`echo_agent.small.blocks`): four bits for the decoder, which is nine tenths of the
-model, and for Whisper's decoder, eight for Whisper's encoder; the ears, which are small, in float16. The model computes
-in float32.
+Matrices are held in blocks (:mod:`echo_agent.small.blocks`): five bits for the decoder, which is three quarters of the
+model, four for Whisper's decoder and eight for its encoder; the ears, which are small, in float16. In four bits the
+decoder is clearly worse (its loss on lessons in listening is 0.24 in place of 0.14; in five it is 0.15). The model
+computes in float32.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def bits_of(name: str) -> int:
     """Bits of a matrix; 0 leaves it as it is."""
     if name.startswith("model.whisper.encoder."):
         return 8
-    return 4 if name.startswith((DECODER, "model.whisper.")) else 0
+    return 5 if name.startswith(DECODER) else 4 if name.startswith("model.whisper.") else 0
 
 
 def save_embedded(model: SmallForConditionalGeneration, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Puts an echo-small where it ships: its weights in blocks of four and eight bits, in the package's own folder.
+"""Puts an echo-small where it ships: its weights in blocks of a few bits, in the package's own folder.
 
     python -m echo_agent.finetune.small.embed MODEL
 
@@ -8,10 +8,12 @@ MODEL is a folder of ``hearing``, or of a training that went on from it.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from echo_agent.families.loading import load_family
 from echo_agent.families.small import SmallFamily
+from echo_agent.small.processing import WHISPER_WORDS
 from echo_agent.small.weights import WEIGHTS
 
 
@@ -20,6 +22,9 @@ def embed(source: Path, folder: Path = WEIGHTS) -> None:
     family = load_family(str(source), "cpu")
     assert isinstance(family, SmallFamily)
     family.save_in_blocks(folder)
+    for name in ("tokenizer.json", WHISPER_WORDS):  # on one line: nobody reads a quarter of a million
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")), ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

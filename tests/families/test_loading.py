@@ -39,6 +39,9 @@ from echo_agent.audio.recording import Recording
 from echo_agent.errors import ModelError
 from echo_agent.families.base import Family
 from echo_agent.families.loading import EMBEDDED, KnownModel, known_models, load_family, resolve_device
+from echo_agent.small.configuration import SmallConfig
+from echo_agent.small.modeling import SmallForConditionalGeneration
+from echo_agent.small.weights import WEIGHTS as SMALL_WEIGHTS
 from tests.tiny import (
     KINDS,
     QWEN_KINDS,
@@ -438,6 +441,7 @@ PUBLISHED |= {
     "nvidia/music-flamingo-2601-hf": MUSIC_FLAMINGO,
     "nvidia/audio-flamingo-next-hf": MUSIC_FLAMINGO,
     "ibm-granite/granite-speech-3.3-2b": (GraniteSpeechForConditionalGeneration, GRANITE),
+    "echo-small": (SmallForConditionalGeneration, SmallConfig.from_pretrained(SMALL_WEIGHTS)),
     "microsoft/Phi-4-multimodal-instruct": (
         Phi4MultimodalForCausalLM,
         Phi4MultimodalConfig(tie_word_embeddings=True),

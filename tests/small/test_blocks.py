@@ -8,7 +8,7 @@ import torch
 from echo_agent.small.blocks import BLOCK, packed, quantised, unpacked
 
 
-@pytest.mark.parametrize(("bits", "error"), [(4, 0.13), (8, 0.009)])
+@pytest.mark.parametrize(("bits", "error"), [(4, 0.13), (5, 0.065), (8, 0.009)])
 def test_a_matrix_comes_back(bits: int, error: float) -> None:
     weight = (
         torch.randn(10, 4 * BLOCK, generator=torch.Generator().manual_seed(0))
