@@ -7,6 +7,7 @@ needs the package ``gguf``), and writes a folder that ``LlamaForCausalLM.from_pr
     python -m echo_agent.finetune.small.convert_smollm2 FOLDER
 
 Nine tokens that stood for parts of code repositories get new names: they are what echo-small's context is framed with.
+SmolLM2 hardly met them, and has one embedding for most of them, so each gets one of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +75,20 @@ def convert(folder: Path) -> None:
     config = LlamaConfig(**{key: value for key, value in loaded.config.to_dict().items() if key not in kept})
     model = LlamaForCausalLM(config)
     model.load_state_dict(loaded.state_dict())
+    give_own_rows(model.get_input_embeddings(), tokenizer.convert_tokens_to_ids(list(RENAMED)))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     rename(folder / "tokenizer.json")
+
+
+def give_own_rows(embedding: Any, tokens: Sequence[int]) -> None:
+    """Draw an embedding for each of some tokens, as those of all tokens are spread; the seed is fixed."""
+    import torch
+
+    rows = embedding.weight.data
+    mean, spread = rows.mean(0), rows.std(0)
+    drawn = torch.randn(len(tokens), rows.shape[1], generator=torch.Generator().manual_seed(0))
+    rows[list(tokens)] = (mean + spread * drawn).to(rows)
 
 
 def rename(path: Path) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.small.convert_smollm2 import RENAMED, rename
+from echo_agent.finetune.small.assemble import part_twins
+from echo_agent.finetune.small.convert_smollm2 import RENAMED, give_own_rows, rename
 from echo_agent.finetune.small.convert_yamnet import write
 from echo_agent.small.processing import ANSWER
 from echo_agent.small.yamnet import Yamnet
@@ -41,3 +44,24 @@ def test_yamnet_is_written_under_its_names(tmp_path: Path) -> None:
 def test_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="other layers"):
         write({"classifier.weight": np.zeros((3, 3), np.float32)}, [], tmp_path)
+
+
+def test_tokens_of_the_frame_are_told_from_one_another() -> None:
+    embedding = nn.Embedding(200, 32)
+    embedding.weight.data[40:60] = 0.5  # what a model never met is one embedding for all
+    before = embedding.weight.data.clone()
+    give_own_rows(embedding, [40, 45, 50])
+    rows = embedding.weight.data
+    assert torch.cdist(rows[[40, 45, 50]], rows[[40, 45, 50]]).fill_diagonal_(9.0).min() > 2.0
+    assert (torch.cdist(rows[[40, 45, 50]], before) > 2.0).all()
+    assert torch.equal(rows[51:], before[51:])
+
+
+def test_only_one_token_opens_a_call() -> None:
+    embedding = nn.Embedding(50, 32)
+    embedding.weight.data[[7, 9, 30]] = embedding.weight.data[8].clone()
+    before = embedding.weight.data.clone()
+    part_twins(embedding, 8)
+    rows = embedding.weight.data
+    assert not rows[[7, 9, 30]].any() and torch.equal(rows[8], before[8])
+    assert torch.equal(rows[10:30], before[10:30])
