@@ -48,6 +48,7 @@ def assemble(decoder: Path, parts: Path) -> SmallFamily:
             )
     tokenizer = load_tokenizer(decoder)
     audio: Any = tokenizer.convert_tokens_to_ids(AUDIO)
+    call: Any = tokenizer.convert_tokens_to_ids(SEG)
     classes = json.loads((parts / "yamnet.json").read_text("utf-8"))
     known = list(sounds().values())
     torch.manual_seed(0)
@@ -65,7 +66,7 @@ def assemble(decoder: Path, parts: Path) -> SmallFamily:
     )
     llama: Any = LlamaForCausalLM.from_pretrained(decoder, dtype=torch.float32)
     model.model.language_model.load_state_dict(llama.model.state_dict())
-    part_twins(model.get_input_embeddings(), tokenizer.convert_tokens_to_ids(SEG))
+    part_twins(model.get_input_embeddings(), call)
     _load(model.model.whisper, load_file(parts / "whisper.safetensors"))
     _load(model.model.ears.yamnet, load_file(parts / "yamnet.safetensors"))
     family = SmallFamily(
