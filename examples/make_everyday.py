@@ -15,13 +15,13 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 
 from echo_agent.finetune.data.bank.clips import to_mono_16k
-from echo_agent.finetune.data.bank.instruments import FONT
+from echo_agent.finetune.data.bank.instruments import RATE as FONT_RATE
+from echo_agent.finetune.data.bank.instruments import synthesiser, taken
 from echo_agent.finetune.data.bank.reader import Clip, read_clips
 
 RATE = 16_000
@@ -76,11 +76,8 @@ class Studio:
 
     def __init__(self, bank: Path, debs: Path) -> None:
         """Open both."""
-        import tinysoundfont  # pyright: ignore[reportMissingImports]
-
         self._clips = [c for c in read_clips(bank, ["test"]) if c.licence in ("CC0-1.0", "CC-BY-3.0")]
-        self._synth: Any = tinysoundfont.Synth(gain=0, samplerate=44_100)
-        self._font = self._synth.sfload(str(debs / FONT))
+        self._synth, self._font = synthesiser(debs)
         self.used: set[tuple[str, str]] = set()
 
     def clip(self, label: str, number: int = 0) -> Wave:
@@ -95,16 +92,12 @@ class Studio:
         parts: list[Wave] = []
         for pitch, seconds in notes:
             self._synth.noteon(0, pitch, strength)
-            parts.append(self._take(seconds))
+            parts.append(taken(self._synth, seconds))
             self._synth.noteoff(0, pitch)
-        parts.append(self._take(0.6))
+        parts.append(taken(self._synth, 0.6))
         self._synth.sounds_off()
-        self._take(0.2)
-        return to_mono_16k(np.concatenate(parts), 44_100)
-
-    def _take(self, seconds: float) -> Wave:
-        made = self._synth.generate(int(seconds * 44_100))
-        return np.frombuffer(made, dtype=np.float32).reshape(-1, 2).copy()
+        taken(self._synth, 0.2)
+        return to_mono_16k(np.concatenate(parts), FONT_RATE)
 
 
 def say(text: str, slower: float = 1.0) -> Wave:

@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -223,9 +222,7 @@ class Recording:
         Raises:
             RecordingError: As for `read`.
         """
-        edges = [*np.arange(0.0, self.duration, _CHUNK_SECONDS).tolist(), self.duration]
-        spans = ((start, end) for start, end in pairwise(edges) if end > start)
-        return all(is_silent(self.read(start, end, self.rate)) for start, end in spans)
+        return all(is_silent(piece) for piece in self.pieces(self.ref(), self.rate))
 
     @property
     def nbytes(self) -> int:

@@ -148,6 +148,18 @@ def known(row: Mapping[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def common_of(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """What MMAU, MMAR and MMSU call alike, as fields of an item; raises ValueError where id or question are missing."""
+    return {
+        "id": id_of(row),
+        "question": text_of(row, "question"),
+        "category": known(row, "category"),
+        "sub_category": known(row, "sub-category"),
+        "source": row,
+        "line": number,
+    }
+
+
 def choices_of(row: Mapping[str, Any], key: str = "choices") -> dict[str, Any]:
     """The choices of a row, as fields of an item; raises ValueError where they are none."""
     if key not in row:

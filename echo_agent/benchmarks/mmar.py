@@ -12,14 +12,14 @@ from echo_agent.benchmarks.layout import (
     Layout,
     answer_of,
     choices_of,
+    common_of,
     first_file,
-    id_of,
     known,
     read_layout,
     recording,
     text_of,
 )
-from echo_agent.benchmarks.rules import word_sets
+from echo_agent.benchmarks.rules import WORD_SETS, word_sets
 
 
 def read(folder: Path, split: str) -> Layout:
@@ -29,16 +29,11 @@ def read(folder: Path, split: str) -> Layout:
     def make(row: Mapping[str, Any], number: int) -> Item:
         audio = text_of(row, "audio_path")
         return Item(
-            id=id_of(row),
+            **common_of(row, number),
             audio=recording(folder, audio, f"audio/{Path(audio).name}"),
-            question=text_of(row, "question"),
             **choices_of(row),
             answer=answer_of(row),
-            category=known(row, "category"),
-            sub_category=known(row, "sub-category"),
             modality=known(row, "modality"),
-            source=row,
-            line=number,
         )
 
     return read_layout(path, make, "MMAR")
@@ -48,7 +43,7 @@ BENCHMARK = Benchmark(
     name="mmar",
     title="MMAR",
     origin="github.com/ddlBoJack/MMAR at 3bce090",
-    rule="all words of the answer occur, and none that only a wrong choice has; rows without a prediction are left out",
+    rule=WORD_SETS,
     read=read,
     official=word_sets,
     submit=filled_lines("answer_prediction"),

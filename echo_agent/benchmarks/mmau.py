@@ -12,14 +12,14 @@ from echo_agent.benchmarks.layout import (
     Layout,
     answer_of,
     choices_of,
+    common_of,
     first_file,
-    id_of,
     known,
     read_layout,
     recording,
     text_of,
 )
-from echo_agent.benchmarks.rules import word_sets
+from echo_agent.benchmarks.rules import WORD_SETS, word_sets
 
 
 def read(folder: Path, split: str) -> Layout:
@@ -29,17 +29,12 @@ def read(folder: Path, split: str) -> Layout:
     def make(row: Mapping[str, Any], number: int) -> Item:
         audio = text_of(row, "audio_id")
         return Item(
-            id=id_of(row),
+            **common_of(row, number),
             audio=recording(folder, audio, f"{split}-audios/{Path(audio).name}"),
-            question=text_of(row, "question"),
             **choices_of(row),
             answer=answer_of(row),
-            category=known(row, "category"),
-            sub_category=known(row, "sub-category"),
             modality=known(row, "task"),
             difficulty=known(row, "difficulty"),
-            source=row,
-            line=number,
         )
 
     return read_layout(path, make, "MMAU")
@@ -49,7 +44,7 @@ BENCHMARK = Benchmark(
     name="mmau",
     title="MMAU",
     origin="github.com/Sakshi113/MMAU at 110127f",
-    rule="all words of the answer occur, and none that only a wrong choice has; rows without a prediction are left out",
+    rule=WORD_SETS,
     read=read,
     official=word_sets,
     submit=filled("model_output"),

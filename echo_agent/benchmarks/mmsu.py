@@ -11,9 +11,9 @@ from echo_agent.benchmarks.item import Item
 from echo_agent.benchmarks.layout import (
     Layout,
     answer_of,
+    common_of,
     distinct,
     first_file,
-    id_of,
     known,
     read_layout,
     recording,
@@ -32,16 +32,11 @@ def read(folder: Path, split: str) -> Layout:
     def make(row: Mapping[str, Any], number: int) -> Item:
         audio = text_of(row, "audio_path")
         return Item(
-            id=id_of(row),
+            **common_of(row, number),
             audio=recording(folder, audio, f"audio/{Path(audio).name}"),
-            question=text_of(row, "question"),
             **lettered(row),
             answer=answer_of(row, "answer_gt"),
-            category=known(row, "category"),
-            sub_category=known(row, "sub-category"),
             modality=known(row, "task_name"),
-            source=row,
-            line=number,
         )
 
     return read_layout(path, make, "MMSU")

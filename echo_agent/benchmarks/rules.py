@@ -59,6 +59,13 @@ Rule = Callable[[Sequence[Prediction], Referees], list[Mark]]
 # --- words: MMAU, MMAR ------------------------------------------------------------------------------------------
 
 
+WORD_SETS = (
+    "all words of the answer occur, and none that only a wrong choice has; "
+    "rows without a prediction are left out"
+)
+"""What :func:`word_sets` comes to, for a report."""
+
+
 def word_sets(predictions: Sequence[Prediction], referees: Referees) -> list[Mark]:
     """MMAU and MMAR: right if all words of the answer occur, and no word that only a wrong choice has.
 

@@ -24,8 +24,6 @@ from echo_agent.console import console
 from echo_agent.disk import real_path, write_whole
 from echo_agent.errors import DataError, QuestionError
 from echo_agent.exit_codes import NOT_UNDERSTOOD, UNPARSED
-from echo_agent.families.base import TAIL
-from echo_agent.families.hearing import longest_recording
 from echo_agent.families.known import SHIPPED
 from echo_agent.families.known_words import unknown_words
 from echo_agent.families.loading import EMBEDDED
@@ -117,12 +115,6 @@ def answer_nothing(model: str, unknown: Sequence[str], *, as_json: bool) -> NoRe
     for note in result.notes:
         say(f"echo-agent: {printable(note)} (echo-agent models lists the sounds that it knows)", error=True)
     raise typer.Exit(NOT_UNDERSTOOD)
-
-
-def longest_for(model: str) -> float | None:
-    """Seconds of a recording from which on a model need not be loaded to refuse it, if that is known."""
-    longest = longest_recording(model)
-    return None if longest is None else longest + TAIL
 
 
 def _screen(recording: Recording, status: StatusLine) -> Screen | None:

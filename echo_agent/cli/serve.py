@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from echo_agent.cli.ask import load_agent, longest_for
+from echo_agent.cli.ask import load_agent
 from echo_agent.cli.status import StatusLine
 from echo_agent.errors import DataError, MissingExtraError
+from echo_agent.families.base import TAIL
+from echo_agent.families.hearing import longest_recording
 from echo_agent.serve.settings import KEY, Settings, check_key
 from echo_agent.terminal import say
 
@@ -39,9 +41,9 @@ def run(
         ) from error
     key = os.environ.get(KEY) or None
     check_key(host, key)
-    longest = longest_for(model)
     if limits["max_seconds"] is None:
-        limits["max_seconds"] = Settings.max_seconds if longest is None else longest
+        longest = longest_recording(model)
+        limits["max_seconds"] = Settings.max_seconds if longest is None else longest + TAIL
     name = Path(model).resolve().name if Path(model).is_dir() else model
     settings = Settings(
         name=name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import Cache, DynamicCache
@@ -19,6 +19,8 @@ class EmbeddedFamily(Family):
 
     model: Any
     config: Any
+    feature_names: ClassVar[tuple[str, ...]]
+    """What a listen is encoded to, by name; each has a row for every audio token."""
     _start_id: int
     _end_id: int
 
@@ -52,6 +54,16 @@ class EmbeddedFamily(Family):
                     f"a listen to {ref.seconds:.2f} s has {size} placeholders, but {count} features"
                 )
         return sizes
+
+    def audio_embeds(
+        self, refs: Sequence[AudioRef], features: Sequence[dict[str, torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        """What the model's own ``audio_embeds`` makes of the features of all listens, which it takes in order."""
+        sizes = self.check_sizes(refs, [len(feature[self.feature_names[0]]) for feature in features])
+        if not refs:
+            return []
+        columns = [torch.cat([f[name] for f in features]).to(self.device) for name in self.feature_names]
+        return list(self.model.model.audio_embeds(*columns).split(sizes))
 
     def token_embeds(self, ids: torch.Tensor) -> torch.Tensor:
         """The decoder's token embeddings."""

@@ -6,14 +6,16 @@ Any other checkpoint of their architectures can be named too; these are the ones
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 EMBEDDED = "echo-nano"
 """The model that is asked where none is named."""
 SMALL = "echo-small"
 """The one that understands plain English."""
-SHIPPED = {EMBEDDED: "nano", SMALL: "small"}
-"""The models that come with the package, and the folder of the package in which their weights lie."""
+_PACKAGE = Path(__file__).parents[1]
+SHIPPED = {EMBEDDED: _PACKAGE / "nano" / "weights", SMALL: _PACKAGE / "small" / "weights"}
+"""The models that come with the package, and the folders that hold them."""
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """The precisions that weights can be loaded in, and bytes per weight."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-EMBEDDED = Path(__file__).parents[1] / "nano" / "weights"
+from echo_agent.families.known import EMBEDDED, SHIPPED
 
 
-def known_sounds(folder: Path = EMBEDDED) -> list[str]:
+def known_sounds(folder: Path = SHIPPED[EMBEDDED]) -> list[str]:
     """Names of the sounds that the sound branch of a model folder hears, a voice among them."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))

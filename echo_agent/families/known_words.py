@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from echo_agent.families.known_sounds import EMBEDDED
+from echo_agent.families.known import EMBEDDED, SHIPPED
 
-EMBEDDED_WORDS = EMBEDDED / "words.txt"
+EMBEDDED_WORDS = SHIPPED[EMBEDDED] / "words.txt"
 """A word per line; :mod:`echo_agent.finetune.nano.known_words` writes it."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 

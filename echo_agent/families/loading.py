@@ -79,7 +79,7 @@ def load_family(
         return family
     where = resolve_device(device) if weights else _nowhere()
     if name in SHIPPED:
-        source, kind = str(Path(__file__).parents[1] / SHIPPED[name] / "weights"), name
+        source, kind = str(SHIPPED[name]), name
     else:
         source = _source(name)
         kind = family_kind(name, _config(name, source))

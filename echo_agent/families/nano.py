@@ -33,6 +33,7 @@ class NanoFamily(EmbeddedFamily):
 
     kind = "echo-nano"
     model_class = NanoForConditionalGeneration
+    feature_names = ("pooled", "times")
     reads_conversation = False
     streams = True
     takes_notes = True
@@ -168,17 +169,6 @@ class NanoFamily(EmbeddedFamily):
             Note(ref.start + i * step, ref.start + (i + 1) * step, dict(zip(labels, row, strict=True)))
             for i, row in enumerate(scores)
         ]
-
-    def audio_embeds(
-        self, refs: Sequence[AudioRef], features: Sequence[dict[str, torch.Tensor]]
-    ) -> list[torch.Tensor]:
-        """Projection plus the embedding of the time token."""
-        sizes = self.check_sizes(refs, [len(feature["pooled"]) for feature in features])
-        if not refs:
-            return []
-        pooled = torch.cat([f["pooled"] for f in features]).to(self.device)
-        times = torch.cat([f["times"] for f in features]).to(self.device)
-        return list(self.model.model.audio_embeds(pooled, times).split(sizes))
 
     def forward_inputs(
         self, ids: Sequence[int], crops: Sequence[tuple[AudioRef, np.ndarray]]

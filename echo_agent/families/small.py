@@ -39,6 +39,7 @@ class SmallFamily(EmbeddedFamily):
 
     kind = "echo-small"
     model_class = SmallForConditionalGeneration
+    feature_names = ("ids", "features")
     limits = Limits(shortest=SHORTEST, longest_crop=LONGEST, longest_recording=LONGEST)
     takes_notes = True
     projector_module = "model.projector"
@@ -189,17 +190,6 @@ class SmallFamily(EmbeddedFamily):
         ids = [i for i in features["ids"].tolist() if i != self.config.blank_token_id]
         told = [Note(h.onset, min(h.offset, ref.end), {h.name: 1.0}) for h in read(self.detokenize(ids))]
         return [Note(ref.start, ref.end, {}), *(note for note in told if note.start < note.end)]
-
-    def audio_embeds(
-        self, refs: Sequence[AudioRef], features: Sequence[dict[str, torch.Tensor]]
-    ) -> list[torch.Tensor]:
-        """Embeddings of what is written, with what the projector adds."""
-        sizes = self.check_sizes(refs, [len(feature["ids"]) for feature in features])
-        if not refs:
-            return []
-        ids = torch.cat([f["ids"] for f in features]).to(self.device)
-        pooled = torch.cat([f["features"] for f in features]).to(self.device)
-        return list(self.model.model.audio_embeds(ids, pooled).split(sizes))
 
     def forward_inputs(
         self, ids: Sequence[int], crops: Sequence[tuple[AudioRef, np.ndarray]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from echo_agent.errors import PlaceholderError
 from echo_agent.nano.configuration import NanoConfig
 
 SCORE_SCALE = 0.5
@@ -68,6 +69,18 @@ def _pairs(frames: Tensor) -> Tensor:
     """Mean of pairs of frames; an odd last frame stands alone."""
     x = nn.functional.avg_pool1d(frames.transpose(1, 2), 2, ceil_mode=True, count_include_pad=False)
     return x.transpose(1, 2)
+
+
+def audio_places(input_ids: Tensor, audio_token_id: int, given: int) -> Tensor:
+    """Where audio goes ``[batch, n, 1]``.
+
+    Raises:
+        PlaceholderError: There are not as many placeholders as features are given.
+    """
+    places = input_ids == audio_token_id
+    if (wanted := int(places.sum())) != given:
+        raise PlaceholderError(f"{wanted} audio placeholders in the ids, but {given} audio features")
+    return places[..., None]
 
 
 def pool(frames: Tensor, tokens: int) -> Tensor:

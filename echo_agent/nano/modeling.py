@@ -19,7 +19,7 @@ from transformers import Cache, GenerationMixin, LlamaModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from echo_agent.errors import PlaceholderError
-from echo_agent.nano.adapter import SCORE_SCALE, Adapter, pool
+from echo_agent.nano.adapter import SCORE_SCALE, Adapter, audio_places, pool
 from echo_agent.nano.configuration import NanoConfig
 from echo_agent.nano.encoder import NanoEncoder
 from echo_agent.nano.head import WithHead
@@ -115,15 +115,13 @@ class NanoModel(NanoPreTrainedModel):
             PlaceholderError: the number of placeholders is not the number of audio features.
         """
         embeds = self.get_input_embeddings()(input_ids)
-        places = input_ids == self.config.audio_token_id
-        wanted, given = int(places.sum()), 0 if features is None else features.shape[0]
-        if wanted != given:
-            raise PlaceholderError(f"{wanted} audio placeholders in the ids, but {given} audio features")
+        given = 0 if features is None else features.shape[0]
+        places = audio_places(input_ids, self.config.audio_token_id, given)
         if features is None:
             return embeds
         if times is None:
             raise PlaceholderError(f"{given} audio features, but not the second that each of them stands for")
-        return embeds.masked_scatter(places[..., None], self.audio_embeds(features.to(embeds.dtype), times))
+        return embeds.masked_scatter(places, self.audio_embeds(features.to(embeds.dtype), times))
 
     def forward(
         self,

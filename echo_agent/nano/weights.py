@@ -6,12 +6,13 @@ float16 safetensors; the model computes in float32.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from echo_agent.errors import ModelError
 from echo_agent.nano.configuration import NanoConfig
@@ -48,17 +49,29 @@ def load_embedded(folder: Path = WEIGHTS) -> NanoForConditionalGeneration:
 
 def _fill(module: nn.Module, path: Path, elsewhere: tuple[str, ...]) -> None:
     """Load a file into a module; names that begin as one of ``elsewhere`` need not be in it."""
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ModelError(f"{path} is damaged, get it again: {error}") from error
+    tensors = read_tensors(path)
     own = module.state_dict()
-    needed = {name for name in own if not name.startswith(elsewhere)} if elsewhere else set(own)
-    shapes = {name for name in needed & tensors.keys() if tensors[name].shape != own[name].shape}
-    if bad := sorted((needed ^ tensors.keys()) | shapes):
-        raise ModelError(f"{path} does not fit the model's configuration: {', '.join(bad[:3])}")
+    needed = (
+        {name: value for name, value in own.items() if not name.startswith(elsewhere)} if elsewhere else own
+    )
+    check_fit(path, tensors, needed)
     floats = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     module.load_state_dict(floats, strict=False)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; raises ModelError where it is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"{path} is damaged, get it again: {error}") from error
+
+
+def check_fit(path: Path, tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
+    """Raise ModelError where a file has other tensors than a model needs from it, or of other shapes."""
+    shapes = {name for name in needed.keys() & tensors.keys() if tensors[name].shape != needed[name].shape}
+    if bad := sorted((needed.keys() ^ tensors.keys()) | shapes):
+        raise ModelError(f"{path} does not fit the model's configuration: {', '.join(bad[:3])}")
 
 
 def save_embedded(model: NanoForConditionalGeneration, folder: Path) -> None:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, LlamaModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from echo_agent.errors import PlaceholderError
-from echo_agent.nano.adapter import pool
+from echo_agent.nano.adapter import audio_places, pool
 from echo_agent.nano.encoder import SAMPLE_RATE
 from echo_agent.nano.head import WithHead
 from echo_agent.small.configuration import SmallConfig
@@ -91,15 +90,11 @@ class SmallModel(SmallPreTrainedModel):
             PlaceholderError: The number of placeholders is not the number of places that are filled.
         """
         embeds = self.get_input_embeddings()(input_ids)
-        places = input_ids == self.config.audio_token_id
-        wanted, given = int(places.sum()), 0 if audio_ids is None else len(audio_ids)
-        if wanted != given:
-            raise PlaceholderError(f"{wanted} audio placeholders in the ids, but {given} audio features")
+        given = 0 if audio_ids is None else len(audio_ids)
+        places = audio_places(input_ids, self.config.audio_token_id, given)
         if audio_ids is None or features is None:
             return embeds
-        return embeds.masked_scatter(
-            places[..., None], self.audio_embeds(audio_ids, features.to(embeds.dtype))
-        )
+        return embeds.masked_scatter(places, self.audio_embeds(audio_ids, features.to(embeds.dtype)))
 
     def forward(
         self,

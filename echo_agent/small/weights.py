@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers.initialization import no_init_weights
 
 from echo_agent.errors import ModelError
+from echo_agent.nano.weights import check_fit, read_tensors
 from echo_agent.small.blocks import packed, unpacked
 from echo_agent.small.configuration import SmallConfig
 from echo_agent.small.modeling import SmallForConditionalGeneration
@@ -52,10 +53,14 @@ def save_embedded(model: SmallForConditionalGeneration, folder: Path) -> None:
     """Write configuration and weights, all but the head, which is tied."""
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
-    kept = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
     for file in FILES:
-        mine = {name: value for name, value in kept.items() if file_of(name) == file}
-        save_file(packed(mine, bits_of), folder / file, metadata={"format": "pt"})
+        save_file(packed(_held(model, file), bits_of), folder / file, metadata={"format": "pt"})
+
+
+def _held(model: SmallForConditionalGeneration, file: str) -> dict[str, Tensor]:
+    """What one of the files holds of a model; the head is tied, and in none."""
+    own = model.state_dict().items()
+    return {name: value for name, value in own if name != "lm_head.weight" and file_of(name) == file}
 
 
 def load_embedded(folder: Path = WEIGHTS) -> SmallForConditionalGeneration:
@@ -69,17 +74,9 @@ def load_embedded(folder: Path = WEIGHTS) -> SmallForConditionalGeneration:
             raise ModelError(f"{folder / name} is missing; reinstall echo-agent, or get the model again")
     with no_init_weights():
         model = SmallForConditionalGeneration(SmallConfig.from_pretrained(folder))
-    own = model.state_dict()
-    needed = set(own) - {"lm_head.weight"}
     for file in FILES:
-        try:
-            tensors = unpacked(load_file(folder / file))
-        except SafetensorError as error:
-            raise ModelError(f"{folder / file} is damaged, get it again: {error}") from error
-        wanted = {name for name in needed if file_of(name) == file}
-        shapes = {name for name in wanted & tensors.keys() if tensors[name].shape != own[name].shape}
-        if bad := sorted((wanted ^ tensors.keys()) | shapes):
-            raise ModelError(f"{folder / file} does not fit the model's configuration: {', '.join(bad[:3])}")
+        tensors = unpacked(read_tensors(folder / file))
+        check_fit(folder / file, tensors, _held(model, file))
         model.load_state_dict(tensors, strict=False)
     model.tie_weights()
     return model.eval()

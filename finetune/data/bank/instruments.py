@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from echo_agent.errors import DataError, MissingExtraError
 from echo_agent.finetune.data.bank.clips import Wave, to_mono_16k
 
 FONT = "fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2"
-_RATE = 44_100
+RATE = 44_100
+"""Samples per second of what is played, in Hz."""
 _RELEASE_SECONDS = 0.3
 
 
@@ -93,6 +95,28 @@ def notes() -> Iterator[Note]:
 
 def render(folder: Path) -> Iterator[tuple[Note, Wave]]:
     """Renders all notes with the sound font found in the folder of unpacked packages."""
+    synth, font_id = synthesiser(folder)
+    for note in notes():
+        synth.program_select(0, font_id, 0, note.program)
+        synth.noteon(0, note.pitch, note.velocity)
+        held = taken(synth, note.seconds - _RELEASE_SECONDS)
+        synth.noteoff(0, note.pitch)
+        tail = taken(synth, _RELEASE_SECONDS)
+        synth.sounds_off()
+        synth.generate(int(0.2 * RATE))
+        stereo = np.concatenate([held, tail])
+        fade = int(0.05 * RATE)
+        stereo[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)[:, None]
+        yield note, to_mono_16k(stereo, RATE)
+
+
+def synthesiser(folder: Path) -> tuple[Any, int]:
+    """A synthesiser and the number of the sound font in it.
+
+    Raises:
+        DataError: The sound font is not in the folder of unpacked packages.
+        MissingExtraError: What plays it is not installed.
+    """
     font = folder / FONT
     if not font.is_file():
         raise DataError(f"{font} is missing: fetch fluid-soundfont-gm first")
@@ -102,22 +126,11 @@ def render(folder: Path) -> Iterator[tuple[Note, Wave]]:
         raise MissingExtraError(
             "rendering notes needs: pip install --no-deps tinysoundfont==0.3.7"
         ) from error
-    synth = tinysoundfont.Synth(gain=0, samplerate=_RATE)
-    font_id = synth.sfload(str(font))
-    for note in notes():
-        synth.program_select(0, font_id, 0, note.program)
-        synth.noteon(0, note.pitch, note.velocity)
-        held = _take(synth.generate(int((note.seconds - _RELEASE_SECONDS) * _RATE)))
-        synth.noteoff(0, note.pitch)
-        tail = _take(synth.generate(int(_RELEASE_SECONDS * _RATE)))
-        synth.sounds_off()
-        synth.generate(int(0.2 * _RATE))
-        stereo = np.concatenate([held, tail])
-        fade = int(0.05 * _RATE)
-        stereo[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)[:, None]
-        yield note, to_mono_16k(stereo, _RATE)
+    synth: Any = tinysoundfont.Synth(gain=0, samplerate=RATE)
+    return synth, synth.sfload(str(font))
 
 
-def _take(buffer: memoryview) -> np.ndarray:
-    """Copies the interleaved stereo floats out of the synthesiser's buffer as ``[samples, 2]``."""
+def taken(synth: Any, seconds: float) -> np.ndarray:
+    """So much of what a synthesiser plays now, in stereo ``[samples, 2]``."""
+    buffer = synth.generate(int(seconds * RATE))
     return np.frombuffer(buffer, dtype=np.float32).reshape(-1, 2).copy()
