@@ -44,6 +44,19 @@ def _codes(blocks: Tensor, scale: Tensor, top: int) -> Tensor:
     return (blocks / scale.clamp(min=1e-12)).round().clamp(-top - 1, top)
 
 
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """A matrix as it comes back from its blocks, quickly: the scale of each block is just large enough for it.
+
+    Args:
+        weight: A matrix; its columns are a multiple of 64.
+        bits: 2 to 8.
+    """
+    top = 2 ** (bits - 1) - 1
+    blocks = weight.detach().float().view(weight.shape[0], -1, BLOCK)
+    scale = (blocks.abs().amax(-1, keepdim=True) / top).half().float()
+    return (_codes(blocks, scale, top) * scale).view_as(weight)
+
+
 def dequantised(codes: Tensor, scales: Tensor) -> Tensor:
     """The matrix, in float32; how many bits a weight has is told by the shapes."""
     bits = 8 * codes.shape[1] // (scales.shape[1] * BLOCK)

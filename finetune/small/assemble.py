@@ -24,11 +24,8 @@ from echo_agent.finetune.data.natural.timelines import STRUCK
 from echo_agent.small.configuration import SmallConfig
 from echo_agent.small.ears import class_indices
 from echo_agent.small.modeling import SmallForConditionalGeneration
-from echo_agent.small.processing import AUDIO, SEG, WHISPER_WORDS, load_tokenizer
+from echo_agent.small.processing import AUDIO, WHISPER_WORDS, load_tokenizer
 from echo_agent.small.whisper import tiny_english
-
-SAME = 0.05
-"""Embeddings nearer to one another than this are the same; those of words are a hundred times as far apart."""
 
 
 def assemble(decoder: Path, parts: Path) -> SmallFamily:
@@ -48,7 +45,6 @@ def assemble(decoder: Path, parts: Path) -> SmallFamily:
             )
     tokenizer = load_tokenizer(decoder)
     audio: Any = tokenizer.convert_tokens_to_ids(AUDIO)
-    call: Any = tokenizer.convert_tokens_to_ids(SEG)
     classes = json.loads((parts / "yamnet.json").read_text("utf-8"))
     known = list(sounds().values())
     torch.manual_seed(0)
@@ -66,7 +62,6 @@ def assemble(decoder: Path, parts: Path) -> SmallFamily:
     )
     llama: Any = LlamaForCausalLM.from_pretrained(decoder, dtype=torch.float32)
     model.model.language_model.load_state_dict(llama.model.state_dict())
-    part_twins(model.get_input_embeddings(), call)
     _load(model.model.whisper, load_file(parts / "whisper.safetensors"))
     _load(model.model.ears.yamnet, load_file(parts / "yamnet.safetensors"))
     family = SmallFamily(
@@ -74,18 +69,6 @@ def assemble(decoder: Path, parts: Path) -> SmallFamily:
     )
     family.freeze()
     return family
-
-
-def part_twins(embedding: Any, token: int) -> None:
-    """Take the embedding of one token from all others that have the same.
-
-    Tokens that SmolLM2 never met share one, and with it, their output being tied, the logit: what opens a call is one
-    of them, and was written as whichever comes first.
-    """
-    rows = embedding.weight.data
-    twins = (rows - rows[token]).norm(dim=1) < SAME
-    twins[token] = False
-    rows[twins] = 0.0
 
 
 def take_ears(family: SmallFamily, source: Path) -> None:

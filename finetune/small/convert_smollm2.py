@@ -7,7 +7,8 @@ needs the package ``gguf``), and writes a folder that ``LlamaForCausalLM.from_pr
     python -m echo_agent.finetune.small.convert_smollm2 FOLDER
 
 Nine tokens that stood for parts of code repositories get new names: they are what echo-small's context is framed with.
-SmolLM2 hardly met them, and has one embedding for most of them, so each gets one of its own.
+SmolLM2 hardly met them, and has one embedding for most of them, so each gets one of its own. The rarer third of the
+vocabulary is left out: code, names and other languages, for the most part, which are then written in smaller pieces.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ RENAMED = {
     "<jupyter_text>": AUDIO_END,
 }
 """Tokens of SmolLM2 that no English text holds, and what they are called here."""
+TOKENS = 32_768
+"""Tokens that are kept, of 49,152: those that were merged first, which are the more frequent ones."""
 
 
 def convert(folder: Path) -> None:
@@ -76,9 +79,10 @@ def convert(folder: Path) -> None:
     model = LlamaForCausalLM(config)
     model.load_state_dict(loaded.state_dict())
     give_own_rows(model.get_input_embeddings(), tokenizer.convert_tokens_to_ids(list(RENAMED)))
+    model.resize_token_embeddings(TOKENS)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    rename(folder / "tokenizer.json")
+    rename(folder / "tokenizer.json", TOKENS)
 
 
 def give_own_rows(embedding: Any, tokens: Sequence[int]) -> None:
@@ -91,12 +95,14 @@ def give_own_rows(embedding: Any, tokens: Sequence[int]) -> None:
     rows[list(tokens)] = (mean + spread * drawn).to(rows)
 
 
-def rename(path: Path) -> None:
-    """Give the nine tokens their names, in a tokenizer file."""
+def rename(path: Path, size: int) -> None:
+    """Give the nine tokens their names in a tokenizer file, and keep its first ``size`` tokens."""
     known = json.loads(path.read_text("utf-8"))
     for token in known["added_tokens"]:
         token["content"] = RENAMED.get(token["content"], token["content"])
-    known["model"]["vocab"] = {RENAMED.get(text, text): i for text, i in known["model"]["vocab"].items()}
+    words = {RENAMED.get(text, text): i for text, i in known["model"]["vocab"].items() if i < size}
+    merges = [merge for merge in known["model"]["merges"] if "".join(merge) in words]
+    known["model"] |= {"vocab": words, "merges": merges}
     path.write_text(json.dumps(known, ensure_ascii=False), "utf-8")
 
 

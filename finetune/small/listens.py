@@ -9,15 +9,16 @@ note has it, the lesson answers at once. So the policy learns what a listen is w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from echo_agent.finetune.data.natural.asking import Asked, ask, ask_about
 from echo_agent.finetune.data.natural.kinds import MAKERS
-from echo_agent.finetune.data.natural.talk import Line, make_talk
+from echo_agent.finetune.data.natural.talk import Talk, make_talk
 from echo_agent.finetune.data.natural.timelines import SECONDS_PER_WORD, heard, simulate
+from echo_agent.finetune.data.natural.transcripts import Transcript
 from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.small.packing import Pack, Stretch, pack_branches
 from echo_agent.small.notes import DETAILS, VOICE, Heard, detail_of, second
@@ -46,8 +47,17 @@ AROUND = 1.0
 """Seconds before and behind what is listened to again."""
 WINDOW = 14.0
 """Seconds of speech that a listen's places for words hold."""
+OVERLAP = 4.0
+"""Seconds that a window begins before the end of the one before it: a sentence that was cut is whole in the next."""
 LONGEST_TALK = 16
 """Lines of the longest talk: in more windows than a lesson has, little could be found."""
+FEW_LINES = 6
+"""Lines of the longest talk that is heard among sounds."""
+NOT_OF_SOUNDS_ALONE = frozenset(
+    "order/next order/previous order/sequence order/nth between/which count/different repeat/once list/all "
+    "describe/summary".split()
+)
+"""Kinds that ask about all that is heard: where somebody speaks, a voice is of it, and these are not asked."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,13 @@ class Listener:
             ids += written + [self._blank] * (self.budget.words - len(written))
         return [*self.ids(AUDIO_START), *ids, *self.ids(AUDIO_END)]
 
+    def fitting(self, words: Sequence[str]) -> int:
+        """How many words from the first on a listen's places hold."""
+        ids = self.ids(f'\n"{" ".join(words)}"')[: self.budget.words]
+        text = self._tokenizer.decode(ids).removeprefix('\n"').removesuffix('"')
+        whole = len(ids) < self.budget.words or text.endswith(tuple(words[-1:]))
+        return len(words) if whole else max(0, len(text.split()) - 1)
+
     def reply(self, steps: str, answer: str) -> Stretch:
         """What the policy writes at the end."""
         return Stretch(self.ids(f"{steps}{ANSWER}{answer}{ANSWER_END}{TURN_END}"), written=True)
@@ -99,41 +116,96 @@ class Listener:
         return Stretch(self.ids(prompt_text(asked.question, asked.choices, duration)))
 
 
+# --- a scene ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """One word and when it is said."""
+
+    word: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is to hear in a recording: sounds, and the words of whoever speaks."""
+
+    duration: float
+    events: tuple[Heard, ...]
+    """In order of onset; where somebody speaks there is a voice."""
+    said: tuple[Said, ...] = ()
+
+    def words(self, start: float, end: float) -> str:
+        """What is said between two times."""
+        return " ".join(one.word for one in self.said if start <= one.time < end)
+
+    def listen(self, listener: Listener, start: float, end: float) -> list[int]:
+        """A listen to a span."""
+        return listener.listen(within(self.events, start, end), end - start, self.words(start, end))
+
+
+def within(events: Sequence[Heard], start: float, end: float) -> list[Heard]:
+    """Events as they are heard in a span: what begins before it or ends behind it is cut."""
+    return [
+        Heard(e.name, max(e.onset, start), min(e.offset, end), e.hits, e.level_db, e.score)
+        for e in events
+        if e.onset < end and e.offset > start
+    ]
+
+
+def in_order(events: Sequence[Heard]) -> tuple[Heard, ...]:
+    """Events in order of onset."""
+    return tuple(sorted(events, key=lambda event: event.onset))
+
+
 # --- sounds -----------------------------------------------------------------------------------------------------
 
 
 def sound_lesson(listener: Listener, rng: np.random.Generator, size: int) -> Pack:
     """A recording of sounds with up to ``size`` questions, each answered at once or after listening again."""
     record = simulate(rng)
-    events = [heard(event) for event in record.events]
+    scene = Scene(record.duration, tuple(heard(event) for event in record.events))
+    branches = _about_sounds(listener, rng, size, record, scene, frozenset())
+    return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
+
+
+def _about_sounds(
+    listener: Listener,
+    rng: np.random.Generator,
+    size: int,
+    record: Record,
+    scene: Scene,
+    without: frozenset[str],
+) -> list[list[Stretch]]:
     branches: list[list[Stretch]] = []
-    kinds = list(MAKERS)
+    kinds = [kind for kind in MAKERS if kind not in without]
     for i in rng.permutation(len(kinds)):
         asked = ask(record, kinds[int(i)], "train", rng)
-        if asked is not None and (branch := sound_branch(listener, record, events, asked)):
+        if asked is not None and (branch := sound_branch(listener, record, scene, asked)):
             branches.append(branch)
         if len(branches) == size:
             break
-    return pack_branches(listener.opened(listener.listen(events, record.duration)), branches)
+    return branches
 
 
-def sound_branch(listener: Listener, record: Record, events: Sequence[Heard], asked: Asked) -> list[Stretch]:
+def sound_branch(listener: Listener, record: Record, scene: Scene, asked: Asked) -> list[Stretch]:
     """Question, further listens and answer; nothing where more listens are needed than a lesson has."""
-    detail = listener.detail(events)
+    detail = listener.detail(scene.events)
     begun = listener.question(asked, record.duration)
     needed = DETAILS if asked.kind in EVERYTHING else 2 if asked.kind in SPANS else 1
     if detail >= needed or (asked.kind in ONE_ONLY and not asked.gold):
         return [begun, listener.reply(asked.steps, asked.answer)]
     if detail and asked.gold:
-        spans = merged([(events[i].onset, events[i].offset) for i in asked.gold], record.duration)
+        gold = [record.events[i] for i in asked.gold]
+        spans = merged([(event.onset, event.offset) for event in gold], record.duration)
     else:
-        spans = parts(listener, events, record.duration)
+        spans = parts(listener, scene.events, record.duration)
     if not spans or len(spans) > MOST_LISTENS:
         return []
     branch = [begun]
     for start, end in spans:
-        inside = within(events, start, end)
-        branch += [listener.call(start, end - 1), Stretch(listener.listen(inside, end - start))]
+        branch += [listener.call(start, end - 1), Stretch(scene.listen(listener, start, end))]
     return [*branch, listener.reply(asked.steps, asked.answer)]
 
 
@@ -159,80 +231,123 @@ def parts(listener: Listener, events: Sequence[Heard], duration: float) -> list[
     return []
 
 
-def within(events: Sequence[Heard], start: float, end: float) -> list[Heard]:
-    """Events as they are heard in a span: what begins before it or ends behind it is cut."""
-    return [
-        Heard(e.name, max(e.onset, start), min(e.offset, end), e.hits, e.level_db, e.score)
-        for e in events
-        if e.onset < end and e.offset > start
-    ]
-
-
 # --- speech -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Said:
-    """One word and when it is said."""
+def timed(transcript: Transcript, start: float = 0.0) -> list[list[Said]]:
+    """The words of a talk that begins at a time, line by line."""
+    lines, clock = list[list[Said]](), start
+    for line in transcript.lines:
+        words = line.text.split()
+        lines.append([Said(word, clock + SECONDS_PER_WORD * place) for place, word in enumerate(words)])
+        clock += SECONDS_PER_WORD * len(words) + 0.5
+    return lines
 
-    word: str
-    time: float
 
-
-def timed(lines: Sequence[Line]) -> list[Said]:
-    """The words of a talk, each with its time."""
-    said, clock = list[Said](), 0.0
+def voices(lines: Sequence[Sequence[Said]], rng: np.random.Generator) -> list[Heard]:
+    """A talk as ears hear it: one voice, or several in a row where it pauses."""
+    apart = 0.0 if rng.random() < 0.6 else 0.5
+    found: list[Heard] = []
     for line in lines:
-        for word in line.text.split():
-            said.append(Said(word, clock))
-            clock += SECONDS_PER_WORD
-        clock += 0.5
-    return said
+        start, end = line[0].time, line[-1].time + SECONDS_PER_WORD
+        if found and rng.random() >= apart:
+            found[-1] = Heard(VOICE, found[-1].onset, end)
+        else:
+            found.append(Heard(VOICE, start, end))
+    return found
+
+
+def draw_talk(rng: np.random.Generator, most: int) -> Talk:
+    """A talk of so many lines at most."""
+    talk = make_talk(rng)
+    while len(talk.lines) > most:
+        talk = make_talk(rng)
+    return talk
 
 
 def talk_lesson(listener: Listener, rng: np.random.Generator, size: int) -> Pack:
-    """A talk with up to ``size`` questions: its words are read in the first listen, or looked for part by part."""
-    talk = make_talk(rng)
-    while len(talk.lines) > LONGEST_TALK:
-        talk = make_talk(rng)
-    said = timed(talk.lines)
-    duration = said[-1].time + 1.0
-    events = [Heard(VOICE, 0.0, duration)]
-    whole = " ".join(one.word for one in said)
-    first = listener.listen(events, duration, whole)
-    branches: list[list[Stretch]] = []
-    questions = ask_about(talk, rng)
+    """A talk with questions: its words are read in the first listen, or looked for part by part.
+
+    ``size`` is for questions that bring listens of their own; of those that bring none there are up to six.
+    """
+    talk = draw_talk(rng, LONGEST_TALK if rng.random() < 0.5 else FEW_LINES)
+    transcript = Transcript(talk, rng)
+    lines = timed(transcript, float(rng.choice([0.0, round(rng.uniform(0, 3), 1)])))
+    said = [one for line in lines for one in line]
+    duration = round(said[-1].time + 1.0 + rng.uniform(0, 2), 1)
+    scene = Scene(duration, tuple(voices(lines, rng)), tuple(said))
+    branches = _about_talk(listener, rng, size, talk, transcript, scene)
+    return pack_branches(listener.opened(scene.listen(listener, 0.0, duration)), branches)
+
+
+def mixed_lesson(listener: Listener, rng: np.random.Generator, size: int) -> Pack:
+    """A recording of sounds in which somebody speaks, with questions about both."""
+    record = simulate(rng)
+    while not 1 <= len(record.events) <= 6 or record.duration > 120:
+        record = simulate(rng)
+    talk = draw_talk(rng, FEW_LINES)
+    transcript = Transcript(talk, rng)
+    place = int(rng.integers(len(record.events) + 1))
+    begin = max(
+        (event.offset for event in record.events[:place] if event.offset < record.duration), default=0.0
+    )
+    lines = timed(transcript, begin + 0.5)
+    said = [one for line in lines for one in line]
+    gap = said[-1].time + 1.0 - begin
+    events = tuple(
+        replace(event, onset=event.onset + gap, offset=event.offset + gap) if event.onset >= begin else event
+        for event in record.events
+    )
+    record = record.model_copy(update={"events": events, "duration": round(record.duration + gap, 1)})
+    scene = Scene(record.duration, in_order([*map(heard, record.events), *voices(lines, rng)]), tuple(said))
+    branches = _about_talk(listener, rng, size, talk, transcript, scene)
+    branches += _about_sounds(listener, rng, 2 * size, record, scene, NOT_OF_SOUNDS_ALONE)
+    return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
+
+
+def _about_talk(
+    listener: Listener,
+    rng: np.random.Generator,
+    size: int,
+    talk: Talk,
+    transcript: Transcript,
+    scene: Scene,
+) -> list[list[Stretch]]:
+    branches, at_once = list[list[Stretch]](), list[list[Stretch]]()
+    if not listener.detail(scene.events):
+        return []
+    questions = ask_about(talk, rng, transcript)
     for i in rng.permutation(len(questions)):
-        branch = _talk_branch(listener, said, duration, questions[int(i)])
-        if branch:
+        branch = talk_branch(listener, scene, questions[int(i)])
+        if len(branch) == 2:
+            at_once.append(branch)
+        elif branch and len(branches) < size:
             branches.append(branch)
-        if len(branches) == size:
-            break
-    return pack_branches(listener.opened(first), branches)
+    return branches + at_once[: 3 * size]
 
 
-def _talk_branch(listener: Listener, said: Sequence[Said], duration: float, asked: Asked) -> list[Stretch]:
-    """Listens to windows in order until the line that holds the answer has been heard, then quotes it."""
+def talk_branch(listener: Listener, scene: Scene, asked: Asked) -> list[Stretch]:
+    """Reads what holds the answer in the first listen, or listens on in order until it is heard; quotes and answers.
+
+    Nothing where that takes more listens than a lesson has.
+    """
     quoted = asked.steps.partition('"')[2].removesuffix('"')
-    steps = f'"{quoted}"' if quoted else ""
-    begun = listener.question(asked, duration)
-    whole = " ".join(one.word for one in said)
-    if (
-        duration <= listener.budget.words_seconds
-        and len(listener.ids(f'\n"{whole}"')) <= listener.budget.words
-    ):
-        return [begun, listener.reply(steps, asked.answer)]
-    branch, start = [begun], 0.0
+    last = scene.said[-1].time
+    reply = listener.reply(f'"{quoted}"' if quoted else "", asked.answer)
+    branch = [listener.question(asked, scene.duration)]
+    read = start = scene.said[0].time
+    if scene.duration <= listener.budget.words_seconds:
+        seen = listener.fitting([one.word for one in scene.said])
+        if (quoted in " ".join(one.word for one in scene.said[:seen])) if quoted else seen == len(scene.said):
+            return [*branch, reply]
+        read = scene.said[min(seen, len(scene.said) - 1)].time
+        start = max(start, read - OVERLAP)
     for _ in range(MOST_LISTENS):
-        end = min(start + WINDOW, duration)
-        words = " ".join(one.word for one in said if start <= one.time < end)
-        branch += [
-            listener.call(start, end - 1),
-            Stretch(listener.listen([Heard(VOICE, start, end)], end - start, words)),
-        ]
-        if quoted and quoted.split()[-1] in words.split() and quoted.split()[0] in words.split():
-            return [*branch, listener.reply(steps, asked.answer)]
-        if end >= duration:
-            return [*branch, listener.reply(steps, asked.answer)] if not quoted else []
-        start = end - 2.0 if quoted else end
+        start, end = float(second(start)), min(float(second(start)) + WINDOW, scene.duration)
+        branch += [listener.call(start, end - 1), Stretch(scene.listen(listener, start, end))]
+        if quoted and quoted in scene.words(start, end):
+            return [*branch, reply]
+        if end > last:
+            return [] if quoted else [*branch, reply]
+        start = end - OVERLAP
     return []

@@ -7,6 +7,10 @@ stopped resumes from its checkpoint and ends with the same weights::
 
     python -m echo_agent.finetune.small.text_first SMOLLM2 RUN --steps 1500
 
+With ``--layers-of MODEL`` the layers of another echo-small are gone on with ("echo-small" is the embedded one). The
+last part of a run computes with its weights rounded as they will ship, so that they learn to do without what rounding
+takes.
+
 The token embeddings stay as they are: what audio tokens will be made of must not move.
 """
 
@@ -24,6 +28,8 @@ import torch
 from torch import nn
 
 from echo_agent.errors import DataError
+from echo_agent.families.loading import load_family
+from echo_agent.families.small import SmallFamily
 from echo_agent.finetune.data.natural.asking import Asked, ask, ask_about
 from echo_agent.finetune.data.natural.kinds import MAKERS
 from echo_agent.finetune.data.natural.talk import make_talk
@@ -34,14 +40,20 @@ from echo_agent.finetune.small.listens import Listener
 from echo_agent.finetune.small.packing import IGNORED, Pack, Row, pack, row_of
 from echo_agent.finetune.small.tree_attention import TREES
 from echo_agent.locks import locked_folder
+from echo_agent.small.blocks import BLOCK, rounded
 from echo_agent.small.processing import AUDIO
+from echo_agent.small.weights import DECODER, bits_of
 
 LONGEST_TALK = 24
 """Lines of the longest talk: what a listen cannot hold is not read at once either."""
 TALK_QUESTIONS = 2
 """Questions about a talk that is heard in listens: each brings listens of its own."""
+ROUNDED = 0.8
+"""Share of a run's steps after which it computes with rounded weights."""
 BLANKS = 2
 """Empty places of a listen that are read, of all that stand in a row."""
+WHOLE = 0.15
+"""Share of recordings whose empty places are all read, as they are when a model is asked."""
 HARD = {"order/sequence": 3.0, "order/nth": 2.0, "count/different": 2.0, "when/half": 2.0, "when/part": 2.0}
 HARD |= {"duration/longer": 2.0, "loudness/louder": 2.0, "order/last": 2.0, "order/before": 2.0}
 """Kinds that are learned last, and how much oftener they are asked."""
@@ -56,9 +68,11 @@ class TextConfig:
     """Tokens of a step, about."""
     questions: int = 10
     """Questions about one recording."""
-    talks: float = 0.35
+    talks: float = 0.4
     """Share of recordings that are speech; the others are sounds."""
-    heard: float = 0.6
+    mixed: float = 0.3
+    """Share of the others that are heard, in which somebody speaks among the sounds."""
+    heard: float = 0.7
     """Share of recordings that are heard in listens, as the ears write them; the others are told as a whole."""
     learning_rate: float = 3e-4
     warmup: int = 40
@@ -67,6 +81,8 @@ class TextConfig:
     """Layers, from below, that stay as they are: they know English, and cost a third."""
     seed: int = 0
     save_every: int = 100
+    layers_of: str = ""
+    """A model whose layers are gone on with; empty for those of the source."""
 
 
 def lesson(tokenizer: Any, rng: np.random.Generator, size: int) -> Pack:
@@ -103,12 +119,20 @@ def lessons(tokenizer: Any, step: int, config: TextConfig) -> Row:
     while not packs or sum(len(p.ids) for p in packs) < 0.85 * config.tokens:
         is_talk, is_heard = rng.random() < config.talks, rng.random() < config.heard
         if is_heard:
-            size = TALK_QUESTIONS if is_talk else config.questions
-            one = (listens.talk_lesson if is_talk else listens.sound_lesson)(listener, rng, size)
-            packs.append(one.with_fewer(blank, BLANKS))
+            one = heard_lesson(listener, rng, config, is_talk)
+            packs.append(one if rng.random() < WHOLE else one.with_fewer(blank, BLANKS))
         else:
             packs.append((talk_lesson if is_talk else lesson)(tokenizer, rng, config.questions))
     return row_of(packs, tokenizer.pad_token_id)
+
+
+def heard_lesson(listener: Listener, rng: np.random.Generator, config: TextConfig, is_talk: bool) -> Pack:
+    """A recording that is heard in listens: speech, sounds, or both."""
+    if is_talk:
+        return listens.talk_lesson(listener, rng, TALK_QUESTIONS)
+    if rng.random() < config.mixed:
+        return listens.mixed_lesson(listener, rng, TALK_QUESTIONS)
+    return listens.sound_lesson(listener, rng, config.questions)
 
 
 def rate_at(step: int, config: TextConfig) -> float:
@@ -151,13 +175,24 @@ class Masters:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
-        self.copy()
 
     @torch.no_grad()
-    def copy(self) -> None:
-        """Have the model compute with the weights as they are."""
+    def copy(self, round_them: bool) -> None:
+        """Have the model compute with the weights as they are, or as they will ship."""
         for name, used in self._used.items():
-            used.copy_(self.weights[name])
+            weight = self.weights[name]
+            ships_rounded = weight.ndim == 2 and weight.shape[1] % BLOCK == 0
+            used.copy_(rounded(weight, bits_of(DECODER + name)) if round_them and ships_rounded else weight)
+
+
+def take_layers(model: Any, source: str, first: int) -> None:
+    """Take the layers from the ``first`` on, which were trained, from an echo-small."""
+    family = load_family(source, "cpu")
+    assert isinstance(family, SmallFamily)
+    trained = family.model.model.language_model
+    for own, theirs in zip(model.model.layers[first:], trained.layers[first:], strict=True):
+        own.load_state_dict(theirs.state_dict())
+    model.model.norm.load_state_dict(trained.norm.state_dict())
 
 
 def train(source: Path, folder: Path, config: TextConfig) -> None:
@@ -181,6 +216,8 @@ def _train(source: Path, folder: Path, config: TextConfig) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation=TREES)
     model.get_input_embeddings().requires_grad_(False)
+    if config.layers_of:
+        take_layers(model, config.layers_of, config.frozen)
     model.model.layers[: config.frozen].requires_grad_(False)
     model.to(device).train()
     masters = Masters(model, config)
@@ -194,10 +231,10 @@ def _train(source: Path, folder: Path, config: TextConfig) -> None:
         step, spent = state["step"], state["seconds"]
         print(f"resuming at step {step}", flush=True)
     model.to(torch.bfloat16)
-    masters.copy()
     cut_log(folder, step)
     begun, losses = time.monotonic() - spent, list[float]()
     while step < config.steps:
+        masters.copy(step >= ROUNDED * config.steps)
         loss = loss_of(model, lessons(tokenizer, step, config))
         loss.backward()
         masters.step(rate_at(step, config))
@@ -223,5 +260,9 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--layers-of", help='an echo-small to go on from: a folder, or "echo-small"')
     args = parser.parse_args()
-    train(args.source, args.folder, TextConfig(args.steps, args.tokens, learning_rate=args.learning_rate))
+    chosen = TextConfig(
+        args.steps, args.tokens, learning_rate=args.learning_rate, layers_of=args.layers_of or ""
+    )
+    train(args.source, args.folder, chosen)

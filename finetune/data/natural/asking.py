@@ -15,14 +15,17 @@ import numpy as np
 from echo_agent.finetune.data.natural.kinds import MAKERS
 from echo_agent.finetune.data.natural.kinds.view import Idea, View
 from echo_agent.finetune.data.natural.sounds import Hand, bare, sounds, the
-from echo_agent.finetune.data.natural.talk import Talk
-from echo_agent.finetune.data.natural.talk_questions import ask_talk
+from echo_agent.finetune.data.natural.talk import Line, Talk
+from echo_agent.finetune.data.natural.talk_questions import TalkQuestion, ask_talk, holds
+from echo_agent.finetune.data.natural.transcripts import SENTENCE, Transcript
 from echo_agent.finetune.data.natural.written import read_yaml
 from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.data.vocabulary import DIGITS
 
 CHOSEN = ("presence/which", "presence/missing")
 """Kinds that are always asked with choices: they ask for one of these."""
+VERBATIM = ("talk/after", "talk/transcribe")
+"""Kinds that ask for words as they are said."""
 CLOSE_SECONDS = 1
 """Seconds by which an open answer to "when" may be off."""
 
@@ -79,17 +82,37 @@ def talk_wordings() -> dict[str, list[str]]:
     return read_yaml("talk-train.yaml")
 
 
-def ask_about(talk: Talk, rng: np.random.Generator) -> list[Asked]:
-    """Questions about speech, in the wordings of training; what leads to an answer is the line in which it is said."""
+def ask_about(talk: Talk, rng: np.random.Generator, heard: Transcript | None = None) -> list[Asked]:
+    """Questions about speech, in the wordings of training; what leads to an answer is the sentence that says it.
+
+    Where it is given what was heard, that is quoted, and what asks for the very words is asked only where they were
+    heard as they were said.
+    """
     found: list[Asked] = []
     for one in ask_talk(talk, rng, talk_wordings()):
+        if heard is not None and one.kind in VERBATIM and _is_changed(talk, one.lines, heard):
+            continue
         quoted = [i for i in one.lines if one.kind != "talk/transcribe"][:1]
-        steps = "".join(f'{talk.lines[i].speaker}: "{talk.lines[i].text}"' for i in quoted)
+        steps = "".join(f'{talk.lines[i].speaker}: "{_said(talk.lines[i], one, heard)}"' for i in quoted)
         if one.kind == "talk/speakers":
             steps = ", ".join(sorted({line.speaker for line in talk.lines})) + "."
         accepted = tuple(dict.fromkeys((one.answer, *one.accepted)))
         found.append(Asked(one.kind, typed(one.question, rng), one.choices, one.answer, accepted, steps))
     return found
+
+
+def _is_changed(talk: Talk, lines: Sequence[int], heard: Transcript) -> bool:
+    return any(talk.lines[i].text != heard.lines[i].text for i in lines)
+
+
+def _said(line: Line, asked: TalkQuestion, heard: Transcript | None) -> str:
+    """The line that says the answer, or of what was heard, the sentence of it."""
+    if heard is None:
+        return line.text
+    sentences = SENTENCE.split(line.text)
+    forms = (asked.answer, *asked.accepted)
+    saying = [sentence for sentence in sentences if any(holds(sentence, form) for form in forms if form)]
+    return heard.heard((saying or sentences)[0])
 
 
 def _answered(

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from echo_agent.errors import DataError
-from echo_agent.finetune.small.assemble import part_twins
 from echo_agent.finetune.small.convert_smollm2 import RENAMED, give_own_rows, rename
 from echo_agent.finetune.small.convert_yamnet import write
 from echo_agent.small.processing import ANSWER
@@ -20,16 +19,17 @@ from echo_agent.small.yamnet import Yamnet
 
 
 def test_tokens_get_their_names_and_keep_their_numbers(tmp_path: Path) -> None:
-    old = ["<|im_end|>", *RENAMED, "dog"]
+    old = ["<|im_end|>", *RENAMED, "d", "o", "g", "do", "dog"]
     path = tmp_path / "tokenizer.json"
-    added = [{"id": i, "content": text, "special": True} for i, text in enumerate(old[:-1])]
-    path.write_text(
-        json.dumps({"added_tokens": added, "model": {"vocab": {t: i for i, t in enumerate(old)}}})
-    )
-    rename(path)
+    added = [{"id": i, "content": text, "special": True} for i, text in enumerate(old[:10])]
+    known = {"vocab": {t: i for i, t in enumerate(old)}, "merges": [["d", "o"], ["do", "g"]]}
+    path.write_text(json.dumps({"added_tokens": added, "model": known}))
+    rename(path, len(old) - 1)
     new = json.loads(path.read_text())
     assert [token["content"] for token in new["added_tokens"]] == ["<|im_end|>", *RENAMED.values()]
-    assert new["model"]["vocab"] == {t: i for i, t in enumerate(["<|im_end|>", *RENAMED.values(), "dog"])}
+    kept = ["<|im_end|>", *RENAMED.values(), "d", "o", "g", "do"]
+    assert new["model"]["vocab"] == {t: i for i, t in enumerate(kept)}
+    assert new["model"]["merges"] == [["d", "o"]], "what is no token any more is not merged"
     assert new["model"]["vocab"][ANSWER] == 1
 
 
@@ -55,13 +55,3 @@ def test_tokens_of_the_frame_are_told_from_one_another() -> None:
     assert torch.cdist(rows[[40, 45, 50]], rows[[40, 45, 50]]).fill_diagonal_(9.0).min() > 2.0
     assert (torch.cdist(rows[[40, 45, 50]], before) > 2.0).all()
     assert torch.equal(rows[51:], before[51:])
-
-
-def test_only_one_token_opens_a_call() -> None:
-    embedding = nn.Embedding(50, 32)
-    embedding.weight.data[[7, 9, 30]] = embedding.weight.data[8].clone()
-    before = embedding.weight.data.clone()
-    part_twins(embedding, 8)
-    rows = embedding.weight.data
-    assert not rows[[7, 9, 30]].any() and torch.equal(rows[8], before[8])
-    assert torch.equal(rows[10:30], before[10:30])

@@ -11,12 +11,15 @@ import pytest
 from echo_agent.finetune.data.natural.asking import Asked
 from echo_agent.finetune.data.natural.talk import make_talk
 from echo_agent.finetune.data.natural.timelines import heard
+from echo_agent.finetune.data.natural.transcripts import Transcript
 from echo_agent.finetune.data.records import Event, Record
 from echo_agent.finetune.small.listens import (
     MOST_LISTENS,
     Budget,
     Listener,
+    Scene,
     merged,
+    mixed_lesson,
     parts,
     sound_branch,
     sound_lesson,
@@ -40,6 +43,7 @@ CROWDED = Record(
     ),
     labels=(),
 )
+SCENE = Scene(CROWDED.duration, tuple(heard(event) for event in CROWDED.events))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def branch_texts(pack: Pack, tokenizer: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("make", [sound_lesson, talk_lesson])
+@pytest.mark.parametrize("make", [sound_lesson, talk_lesson, mixed_lesson])
 def test_every_listen_has_its_price_and_only_what_the_policy_writes_is_learned(
     make: Any, listener: Listener, tokenizer: Any
 ) -> None:
@@ -83,10 +87,9 @@ def test_every_listen_has_its_price_and_only_what_the_policy_writes_is_learned(
 
 
 def test_what_is_not_in_the_first_note_is_listened_to_again(listener: Listener, tokenizer: Any) -> None:
-    events = [heard(event) for event in CROWDED.events]
-    assert 1 <= listener.detail(events) < 3
+    assert 1 <= listener.detail(SCENE.events) < 3
     asked = Asked("count/hits", "How often does the bell ring?", None, "4", ("4",), "bell 27 x4.", gold=(3,))
-    text = "".join(tokenizer.decode(part.ids) for part in sound_branch(listener, CROWDED, events, asked))
+    text = "".join(tokenizer.decode(part.ids) for part in sound_branch(listener, CROWDED, SCENE, asked))
     ((start, end),) = ((int(a), int(b)) for a, b in CALL.findall(text))
     assert start <= 27 and end >= 31 and end - start < 10
     (crop,) = LISTEN.findall(text)
@@ -95,23 +98,21 @@ def test_what_is_not_in_the_first_note_is_listened_to_again(listener: Listener, 
 
 
 def test_what_the_first_note_tells_is_answered_at_once(listener: Listener, tokenizer: Any) -> None:
-    events = [heard(event) for event in CROWDED.events]
     asked = Asked(
         "order/first", "Cow or owl first?", None, "the cow", (), "cow 45, owl 72: cow.", gold=(5, 8)
     )
-    texts = [tokenizer.decode(part.ids) for part in sound_branch(listener, CROWDED, events, asked)]
+    texts = [tokenizer.decode(part.ids) for part in sound_branch(listener, CROWDED, SCENE, asked)]
     assert len(texts) == 2 and texts[1].startswith("cow 45, owl 72: cow.<answer>the cow</answer>")
 
 
 def test_where_the_note_leaves_sounds_out_the_whole_is_heard_in_parts(tokenizer: Any) -> None:
     small = Listener(tokenizer, 0, Budget(sounds=50, words=50))
-    events = [heard(event) for event in CROWDED.events]
-    assert small.detail(events) == 0
-    spans = parts(small, events, CROWDED.duration)
+    assert small.detail(SCENE.events) == 0
+    spans = parts(small, SCENE.events, CROWDED.duration)
     assert 2 <= len(spans) <= MOST_LISTENS
     assert spans[0][0] == 0 and spans[-1][1] >= CROWDED.duration
     assert all(one[1] == other[0] for one, other in zip(spans, spans[1:], strict=False))
-    assert parts(Listener(tokenizer, 0, Budget(sounds=12, words=12)), events, CROWDED.duration) == []
+    assert parts(Listener(tokenizer, 0, Budget(sounds=12, words=12)), SCENE.events, CROWDED.duration) == []
 
 
 def test_spans_that_touch_are_one() -> None:
@@ -120,19 +121,44 @@ def test_spans_that_touch_are_one() -> None:
 
 
 def test_a_note_that_leaves_something_out_says_so(listener: Listener, tokenizer: Any) -> None:
-    events = [heard(event) for event in CROWDED.events] * 3
-    assert MORE in tokenizer.decode(listener.listen(events, 100.0))
+    assert MORE in tokenizer.decode(listener.listen(SCENE.events * 3, 100.0))
 
 
-def test_what_is_quoted_has_been_heard(listener: Listener, tokenizer: Any) -> None:
-    found = 0
-    for seed in range(25):
-        talk = make_talk(np.random.default_rng(seed))
-        assert [one.word for one in timed(talk.lines)] == " ".join(line.text for line in talk.lines).split()
-        for text in branch_texts(talk_lesson(listener, np.random.default_rng(seed), 3), tokenizer):
-            quote = re.search(r'<\|audio_end\|>"([^"]+)"<answer>', text)
-            if quote and CALL.search(text):
-                said = " ".join(LISTEN.findall(text))
-                assert quote[1].split()[-1] in said and quote[1].split()[0] in said
-                found += 1
-    assert found
+@pytest.mark.parametrize("make", [talk_lesson, mixed_lesson])
+def test_what_is_quoted_has_been_heard(make: Any, listener: Listener, tokenizer: Any) -> None:
+    at_once = after_a_listen = 0
+    for seed in range(15):
+        for text in branch_texts(make(listener, np.random.default_rng(seed), 3), tokenizer):
+            quote = re.search(r'(?:<\|audio_end\|>|assistant\n)"([^"]+)"<answer>', text)
+            if quote:
+                assert any(quote[1] in listen for listen in LISTEN.findall(text))
+                after_a_listen += bool(CALL.search(text))
+                at_once += not CALL.search(text)
+    assert after_a_listen and (at_once or make is mixed_lesson)
+
+
+def test_words_of_a_talk_have_their_times() -> None:
+    rng = np.random.default_rng(1)
+    talk = make_talk(rng)
+    transcript = Transcript(talk, rng)
+    lines = timed(transcript, 2.0)
+    assert [[one.word for one in line] for line in lines] == [line.text.split() for line in transcript.lines]
+    times = [one.time for line in lines for one in line]
+    assert times[0] == 2.0 and times == sorted(times)
+
+
+def test_a_scene_is_heard_in_parts(listener: Listener, tokenizer: Any) -> None:
+    rng = np.random.default_rng(2)
+    lines = timed(Transcript(make_talk(rng), rng))
+    scene = Scene(60.0, SCENE.events, tuple(one for line in lines for one in line))
+    first, second = lines[0][0], lines[-1][-1]
+    text = tokenizer.decode(scene.listen(listener, 0.0, first.time + 0.1))
+    assert first.word in text and (second.word not in text or second.word == first.word)
+    assert '"' not in tokenizer.decode(scene.listen(listener, 0.0, 60.0)), "words have no place in a long one"
+
+
+def test_as_many_words_are_read_as_there_are_places_for(tokenizer: Any) -> None:
+    words = "one fine day in May".split()
+    room = len('\n"one fine day"')
+    assert Listener(tokenizer, 0, Budget(words=room)).fitting(words) in (2, 3)
+    assert Listener(tokenizer, 0, Budget(words=100)).fitting(words) == 5

@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
 
 from echo_agent.errors import DataError
 from echo_agent.finetune.small import text_first
 from echo_agent.finetune.small.text_first import (
+    Masters,
     TextConfig,
     lessons,
     rate_at,
+    take_layers,
     talk_lesson,
     train,
 )
+from tests.small.tiny_small import tiny_small
 
 CONFIG = TextConfig(steps=4, tokens=400, questions=2, warmup=1, save_every=2, frozen=1)
 
@@ -50,6 +55,31 @@ def test_a_stopped_run_ends_with_the_same_weights(
     assert [json.loads(line)["step"] for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()] == [
         4
     ]
+
+
+def test_at_the_end_the_model_computes_with_weights_as_they_ship() -> None:
+    weight = torch.randn(8, 128, generator=torch.Generator().manual_seed(1))
+    holder: Any = torch.nn.Linear(128, 8, bias=False)
+    holder.weight.data.copy_(weight)
+    masters = Masters(holder, CONFIG)
+    masters.copy(round_them=False)
+    assert torch.equal(holder.weight, weight)
+    masters.copy(round_them=True)
+    step = weight.view(8, 2, 64).abs().amax(-1) / 15
+    off = (holder.weight - weight).view(8, 2, 64).abs().amax(-1)
+    assert (off > 0).all() and (off <= 0.51 * step).all()
+    assert torch.equal(masters.weights["weight"], weight), "what is trained is not rounded"
+
+
+def test_the_trained_layers_of_another_model_are_gone_on_with(tmp_path: Path) -> None:
+    family = tiny_small()
+    family.save(tmp_path / "other")
+    theirs = family.model.model.language_model
+    own: Any = LlamaForCausalLM(theirs.config)
+    lowest = own.model.layers[0].mlp.up_proj.weight.clone()
+    take_layers(own, str(tmp_path / "other"), 1)
+    assert torch.equal(own.model.layers[0].mlp.up_proj.weight, lowest)
+    assert torch.equal(own.model.layers[1].mlp.up_proj.weight, theirs.layers[1].mlp.up_proj.weight)
 
 
 def test_another_run_is_not_continued(source: Path, tmp_path: Path) -> None:

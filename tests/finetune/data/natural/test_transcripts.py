@@ -1,0 +1,59 @@
+"""What Whisper would write: numbers in digits, and one sentence always in one way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from echo_agent.finetune.data.natural.asking import VERBATIM, ask_about
+from echo_agent.finetune.data.natural.talk import make_talk
+from echo_agent.finetune.data.natural.transcripts import SENTENCE, Transcript, in_digits, misheard
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("It costs twenty-five dollars twenty.", "It costs $25.20."),
+        ("I'd say two hundred and thirty pounds.", "I'd say £230."),
+        ("Four euros, then.", "Four euros, then."),
+        ("Call oh two oh, seven nine four six, oh nine two one.", "Call 020-7946-0921."),
+        ("Ring double seven three four.", "Ring 7734."),
+        ("At seven thirty-five, or thirteen fifteen.", "At 7:35, or 13:15."),
+        ("At nine oh five.", "At 9:05."),
+        ("At half past five.", "At half past five."),
+        ("On the twenty-third of May, the second time.", "On the 23rd of May, the 2nd time."),
+        ("The second time.", "The second time."),
+        ("One of my two dogs and a half.", "One of my two dogs and a half."),
+        ("Thirteen thousand four hundred people came.", "13,400 people came."),
+        ("Nothing to count.", "Nothing to count."),
+    ],
+)
+def test_numbers_are_written_in_digits(said: str, written: str) -> None:
+    assert in_digits(said) == written
+
+
+def test_a_sentence_is_heard_in_one_way_and_quoted_so() -> None:
+    changed = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        talk = make_talk(rng)
+        heard = Transcript(talk, rng)
+        assert len(heard.lines) == len(talk.lines)
+        whole = " ".join(line.text for line in heard.lines)
+        changed += heard.lines != talk.lines
+        for asked in ask_about(talk, rng, heard):
+            quoted = asked.steps.partition('"')[2].removesuffix('"')
+            assert quoted in whole
+            if asked.kind in VERBATIM:
+                assert asked.answer in " ".join(line.text for line in talk.lines)
+                assert asked.answer in whole
+    assert 10 < changed < 40, "some talks are heard as they are said, some are not"
+
+
+def test_words_are_misheard_now_and_then() -> None:
+    text = "Philip Keller keeps nineteen chickens near the village school in Greenfield."
+    rng = np.random.default_rng(0)
+    many = [misheard(text, rng) for _ in range(200)]
+    assert 10 < sum(one == text for one in many) < 190
+    assert all(len(one.split()) == len(text.split()) for one in many)
+    assert len(SENTENCE.split("Hello. How are you?  Fine!")) == 3
