@@ -35,6 +35,8 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]+) -->\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 QUICK = [["data", verb] for verb in ("bank", "scenes", "build", "inspect")]
 """Verbs of finetune that a page may run."""
+LONG = {"data.md", "long-recordings.md"}
+"""Pages whose blocks take more than a few seconds."""
 KINDS = {"python", "bash", "text", "json"}
 
 
@@ -93,7 +95,10 @@ def test_a_page_says_what_it_needs(page: Path) -> None:
         assert block.needs or not long
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.name in LONG else (), id=page.name) for page in PAGES],
+)
 def test_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)

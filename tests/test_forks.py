@@ -11,7 +11,10 @@ import pytest
 
 from echo_agent.forks import FORKED
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    pytest.mark.slow,
+]
 
 CODE = textwrap.dedent(
     """

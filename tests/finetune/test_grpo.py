@@ -120,6 +120,7 @@ def test_twin_with_positions_off_by_one_after_the_padding_is_apart(
 # --- batches, processes, updates --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batch_and_accumulation_give_the_same(
     dataset: Path, policies: dict[str, str], tmp_path: Path
 ) -> None:
