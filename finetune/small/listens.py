@@ -193,7 +193,8 @@ def sound_branch(listener: Listener, record: Record, scene: Scene, asked: Asked)
     """Question, further listens and answer; nothing where more listens are needed than a lesson has."""
     detail = listener.detail(scene.events)
     begun = listener.question(asked, record.duration)
-    needed = DETAILS if asked.kind in EVERYTHING else 2 if asked.kind in SPANS else 1
+    is_a_row = asked.kind == "count/times" and len(asked.gold) == 1  # of strokes, perhaps
+    needed = DETAILS if asked.kind in EVERYTHING or is_a_row else 2 if asked.kind in SPANS else 1
     if detail >= needed or (asked.kind in ONE_ONLY and not asked.gold):
         return [begun, listener.reply(asked.steps, asked.answer)]
     if detail and asked.gold:

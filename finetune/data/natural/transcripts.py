@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
-from echo_agent.finetune.data.natural.spoken import MONTHS, ONES, short_rank, words
-from echo_agent.finetune.data.natural.spoken import rank as ordinal
-from echo_agent.finetune.data.natural.talk import Line, Talk
+from echo_agent.finetune.data.natural.spoken import DAYS, MONTHS, ONES, rank, short_rank, words
+from echo_agent.finetune.data.natural.talk import Line, Talk, grammar
 
 SENTENCE = re.compile(r"(?<=[.?!]) +")
 DIGITS = {name: str(number) for number, name in enumerate(ONES[:10])} | {"oh": "0"}
 _SMALL = {words(number): number for number in range(100)}
-_RANKS = {ordinal(number): number for number in range(1, 32)}
+_RANKS = {rank(number): number for number in range(1, 32)}
 _SIGNS = {"pound": "£", "dollar": "$", "euro": "€"}
 _NAME = "|".join(sorted((*_SMALL, "hundred", "thousand", "and", "oh", "double"), key=len, reverse=True))
 _RUN = re.compile(rf"(?<![\w-])(?:(?:{_NAME})(?![\w-])[ ,]*)+", re.IGNORECASE)
@@ -32,13 +32,14 @@ class Transcript:
     """A talk as it was heard: what Whisper wrote for each of its sentences."""
 
     def __init__(self, talk: Talk, rng: np.random.Generator) -> None:
-        """Write the talk down; half of all talks have their numbers in digits."""
+        """Write the talk down: most have their numbers in digits, some have words misheard, some no full stops."""
         self._written: dict[str, str] = {}
-        digits, careless = rng.random() < 0.7, rng.random() < 0.3
+        digits, careless, flowing = (rng.random() < share for share in (0.7, 0.3, 0.3))
         for line in talk.lines:
             for sentence in SENTENCE.split(line.text):
                 text = in_digits(sentence) if digits else sentence
-                self._written[sentence] = misheard(text, rng) if careless else text
+                text = misheard(text, rng) if careless else text
+                self._written[sentence] = run_on(text) if flowing else text
         self.lines = tuple(
             Line(line.speaker, " ".join(map(self.heard, SENTENCE.split(line.text)))) for line in talk.lines
         )
@@ -134,6 +135,22 @@ def misheard(text: str, rng: np.random.Generator) -> str:
     written = [_respelt(word, rng) if rng.random() < 0.06 else word for word in text.split()]
     text = " ".join(written)
     return text.lower().rstrip(".") if rng.random() < 0.1 else text
+
+
+def run_on(sentence: str) -> str:
+    """A sentence of a talk in which none ends: no full stop, no commas, and no capital but a name's or "I"."""
+    words = re.sub(r"[,;:?!.]+(?= |$)", "", sentence).split()
+    if words and words[0] not in _capitals() and not words[0].startswith(("I'", "I ")):
+        words[0] = words[0][:1].lower() + words[0][1:]
+    return " ".join(words)
+
+
+@cache
+def _capitals() -> frozenset[str]:
+    """Words that keep their capital: names, titles, days and months."""
+    lists = grammar()["fillings"]
+    names = (str(name).partition("|")[0] for part in ("first", "surname", "title") for name in lists[part])
+    return frozenset(("I", *DAYS, *MONTHS, *names))
 
 
 def _respelt(word: str, rng: np.random.Generator) -> str:

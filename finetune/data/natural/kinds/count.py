@@ -11,22 +11,25 @@ LONGER, MORE_SECONDS = 1.6, 1.5
 
 
 def times(view: View) -> Idea | None:
-    """How many times is it heard?"""
+    """How many times is it heard? Where it is a row of strokes, these are what is counted."""
     key = view.keys[int(view.rng.integers(len(view.keys)))] if view.keys else None
     if key is None or not view.record.complete:
         return None
     found = [i for i, e in enumerate(view.events) if e.label == key]
-    if any(view.events[i].hits > 1 for i in found):
+    strokes = [view.events[i].hits for i in found]
+    if len(found) > 1 and max(strokes) > 1:
         return None
+    number = max(len(found), *strokes)
     places = ", ".join(str(second(view.events[i].onset)) for i in found)
-    steps = f"{sounds()[key].plain} {places}: {len(found)}."
+    row = f" x{number}" if len(found) < number else ""
+    steps = f"{sounds()[key].plain} {places}{row}: {number}."
     return Idea(
         "count/times",
         "number",
-        (str(len(found)),),
+        (str(number),),
         steps,
         key,
-        wrong=numbers_near(view, len(found)),
+        wrong=numbers_near(view, number),
         gold=tuple(found),
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from echo_agent.finetune.data.natural.asking import VERBATIM, ask_about
 from echo_agent.finetune.data.natural.talk import make_talk
-from echo_agent.finetune.data.natural.transcripts import SENTENCE, Transcript, in_digits, misheard
+from echo_agent.finetune.data.natural.transcripts import SENTENCE, Transcript, in_digits, misheard, run_on
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,18 @@ def test_a_sentence_is_heard_in_one_way_and_quoted_so() -> None:
                 assert asked.answer in " ".join(line.text for line in talk.lines)
                 assert asked.answer in whole
     assert 10 < changed < 40, "some talks are heard as they are said, some are not"
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("Hello, this is Martin. ", "hello this is Martin"),
+        ("I'm at home at 5:30, all right?", "I'm at home at 5:30 all right"),
+        ("Thursday, then!", "Thursday then"),
+    ],
+)
+def test_sentences_run_on(said: str, written: str) -> None:
+    assert run_on(said) == written
 
 
 def test_words_are_misheard_now_and_then() -> None:
