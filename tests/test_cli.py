@@ -140,12 +140,14 @@ def test_a_question_in_another_language_is_not_put_to_echo_small(
     tiny_small().save(tmp_path / "mine")
     for model, about in (("echo-small", ""), (tmp_path / "mine", "yard.flac: ")):
         asked = ("ask", sound, "Wie oft bellt der Hund?", "--model", model)
-        said = "the question is not in English, the only language that echo-small was taught, and was not asked"
+        said = (
+            "the question is not in English, the only language that echo-small was taught, and was not asked"
+        )
         assert run(*asked) == (4, "", f"echo-agent: {about}{said}\n")
         code, out, _ = run(*asked, "--json")
         result = json.loads(out)
         assert (code, result["status"], result["notes"]) == (4, "not_understood", [said])
-    _, _, err = run("ask", sound, "wer bellt", "--model", tmp_path / "mine", "--max-relistens", "0")
+    _, _, err = run("ask", sound, "wer hustet", "--model", tmp_path / "mine", "--max-relistens", "0")
     assert "the question seems not to be in English" in err
 
 

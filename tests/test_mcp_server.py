@@ -120,7 +120,9 @@ async def test_what_cannot_be_asked_is_an_error_of_the_tool(
 async def test_what_the_model_does_not_know_is_named_and_silence_is_called_silence(folder: Path) -> None:
     soundfile.write(folder / "room.wav", sounds(2.0) * 0, 16000)
     try:
-        with RecordingServer(Folder(folder), lambda: EchoAgent.from_pretrained("echo-nano", device="cpu")) as server:
+        with RecordingServer(
+            Folder(folder), lambda: EchoAgent.from_pretrained("echo-nano", device="cpu")
+        ) as server:
             async with talking(server) as client:
                 sheep, bell = (
                     await client.call_tool("ask_recording", {"path": "room.wav", "question": question})
@@ -131,7 +133,9 @@ async def test_what_the_model_does_not_know_is_named_and_silence_is_called_silen
     silent = "Note: it is silent: nothing can be heard in it."
     why = "Note: echo-nano does not know the word sheep, and was not asked."
     assert told(sheep) == f"The question was not understood.\n{why}\n{silent}" and not sheep.is_error
-    assert sheep.structured_content["status"] == "not_understood" and sheep.structured_content["answer"] is None
+    assert (
+        sheep.structured_content["status"] == "not_understood" and sheep.structured_content["answer"] is None
+    )
     assert told(bell).startswith("Answer: ") and told(bell).endswith(silent)
 
 
@@ -139,7 +143,9 @@ async def test_a_loop_is_no_answer(folder: Path) -> None:
     script = {"\n": "<answer>", "<answer>": "a violin", "a violin": ",", ",": "a violin"}
     with RecordingServer(Folder(folder), lambda: EchoAgent(scripted_family(script, sure=6.0))) as server:
         async with talking(server) as client:
-            result = await client.call_tool("ask_recording", {"path": "kitchen.wav", "question": "What plays?"})
+            result = await client.call_tool(
+                "ask_recording", {"path": "kitchen.wav", "question": "What plays?"}
+            )
     assert told(result) == "No answer could be read.\nHeard once."
     assert result.structured_content["status"] == "unparsed"
 

@@ -66,14 +66,13 @@ FOREIGN = {
 }
 """Small words, and what is asked of recordings, by language."""
 SHARED = frozenset(
-    "a am an as at was die war hat man in so on to do no he me son pour dans come per sale fin mi hoe had dan den of "
-    "or en is i y o e w z v s t m d l er es ne ce le un et al se di da si ja je co na ki on van du la de del el los las "
-    "tu ex max mon kim data final per pro via com an all and ore gut bad rot art fast gift hell kind log not rock "
-    "tag wand see son main pain chat dire but car or lit are pas sol son mate pan red once sin son ten tan van var "
-    "mal bei im han hon po pe cu nu os um das dos fala toca late kali mana kata ilk ses nos mange gange ende des "
-    "elle est quit moi".split()
+    "a all als am an and are art as at bad bei belt but car chat chi com come comment con dan das data de del den "
+    "di dice die dire do dove e el elle en er es est et ex fast fin final for gift gut had han hang hat he hell "
+    "her hoe hon i ilk im in is ja ki kim kind la las late les lit log los mal man mate max me men met mi moi mon "
+    "na ne no nos not o of on once or os pain pan pas pe per po pour pro quit red rot sale see si sin so sol son "
+    "tag tai tan ten to tu um un van var via wand war was wat y".split()
 )
-"""Words that say nothing: they are small words of other languages, and English ones, or parts of names."""
+"""Words that say nothing: English ones, and parts of names, that other languages have too."""
 
 
 def reading(text: str) -> Reading:
@@ -85,12 +84,13 @@ def reading(text: str) -> Reading:
         return "foreign"
     english = sum(_is_english(word) for word in words)
     foreign = sum(_is_foreign(word) for word in words)
+    # A name in the middle of a question is known to no list.
+    strange = sum(not _is_known(word) and (place == 0 or word.islower()) for place, word in enumerate(words))
     if foreign >= 2 and foreign >= 2 * english:
         return "foreign"
-    few = len(words) >= FEW and 4 * english <= len(words)
-    if (foreign >= 2 and foreign > english) or (foreign and not english and len(words) > 1) or few:
+    if (foreign >= 2 and foreign > english) or (foreign and not english and len(words) > 1):
         return "doubtful"
-    return "english"
+    return "doubtful" if len(words) >= FEW and 4 * strange >= 3 * len(words) else "english"
 
 
 @cache
@@ -101,6 +101,10 @@ def _is_latin(letter: str) -> bool:
 def _is_english(word: str) -> bool:
     plain = _plain(word)
     return plain not in SHARED and plain not in _foreign() and _stem(plain) in _english()
+
+
+def _is_known(word: str) -> bool:
+    return _is_english(word) or _plain(word) in SHARED
 
 
 def _is_foreign(word: str) -> bool:

@@ -1,7 +1,8 @@
 """What a client gets: OpenAI's chat completions, with what only this model has in places that clients pass through.
 
-The answer alone is the content; why a question was not put to the model is the refusal. What the model wrote on its way there, calls included, is ``reasoning_content``; where
-it listened again is in the ``annotations``; confidence, notes and times are under ``echo``.
+The answer alone is the content; why a question was not put to the model is the refusal. What the model wrote on its
+way there, calls included, is ``reasoning_content``; where it listened again is in the ``annotations``; confidence,
+notes and times are under ``echo``.
 """
 
 from __future__ import annotations

@@ -16,9 +16,17 @@ from echo_agent.families.english import FOREIGN, SHARED, reading
 ROOT = Path(__file__).parents[2]
 
 QUESTIONS = {
-    "German": ["Wie oft bellt der Hund?", "Was hört man am Ende?", "Wer spricht zuerst, der Mann oder die Frau?"],
+    "German": [
+        "Wie oft bellt der Hund?",
+        "Was hört man am Ende?",
+        "Wer spricht zuerst, der Mann oder die Frau?",
+    ],
     "French": ["Combien de fois le chien aboie-t-il ?", "Qu'est-ce qu'on entend à la fin ?", "Qui parle ?"],
-    "Spanish": ["¿Cuántas veces ladra el perro?", "que se oye despues de la campana", "¿Quién está hablando?"],
+    "Spanish": [
+        "¿Cuántas veces ladra el perro?",
+        "que se oye despues de la campana",
+        "¿Quién está hablando?",
+    ],
     "Italian": ["Quante volte abbaia il cane?", "Che cosa si sente alla fine?", "A che ora è la riunione?"],
     "Portuguese": ["Quantas vezes o cachorro late?", "O que se ouve no final?", "Quem está falando?"],
     "Dutch": ["Hoe vaak blaft de hond?", "Wat hoor je na de bel?", "Wie spreekt het eerst?"],
@@ -57,7 +65,7 @@ ENGLISH = [
     "Is it Rio de Janeiro, São Paulo, or Santiago de Compostela?",
     "Who sings “La vie en rose”?",
     "What does 'wie geht es dir' mean?",
-    "does the man say \"¿dónde está la biblioteca?\" twice",
+    'does the man say "¿dónde está la biblioteca?" twice',
     "Which of these is it: El Niño, La Niña?",
     "d'you hear the siren, or what's that noise at the end of it",
     "Whose dog's barking, Ann's or the O'Briens'?",
@@ -81,7 +89,9 @@ def test_english_as_people_write_it_is_english(question: str) -> None:
     assert reading(question) == "english"
 
 
-@pytest.mark.parametrize("question", ["Mbwa anabweka mara ngapi?", "Hversu oft geltir hundurinn?", "wer bellt"])
+@pytest.mark.parametrize(
+    "question", ["Mbwa anabweka mara ngapi?", "Hversu oft geltir hundurinn?", "wer hustet"]
+)
 def test_what_is_hardly_english_is_in_doubt(question: str) -> None:
     assert reading(question) in ("doubtful", "foreign")
 
@@ -116,6 +126,6 @@ def test_no_wording_that_people_wrote_is_taken_for_another_language() -> None:
 
 
 def test_a_word_that_stands_for_another_language_is_no_english_one() -> None:
-    asked = {word for text in wordings() for word in re.findall(r"[a-z]+", text.lower())}
+    asked = {word for text in wordings() for word in re.findall(r"[a-z']+", text.lower())}
     marks = {word for words in FOREIGN.values() for word in words.split()} - SHARED
     assert sorted(marks & asked) == []

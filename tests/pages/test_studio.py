@@ -56,7 +56,9 @@ def test_what_the_model_does_not_know_is_named_and_silence_is_called_silence() -
         assert "the question was not understood" in shown and silent in shown
         assert "Note: echo-nano does not know the word sheep, and was not asked." in shown
     assert "First listen" not in page, "nothing was heard"
-    assert silent in verdict("Listening again", bell.trace) and "not understood" not in report(bell.trace, room)
+    assert silent in verdict("Listening again", bell.trace) and "not understood" not in report(
+        bell.trace, room
+    )
 
 
 def test_a_loop_is_no_answer(yard: Path) -> None:

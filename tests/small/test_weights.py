@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
 from transformers import WhisperConfig
 
 from echo_agent.errors import ModelError
