@@ -65,14 +65,14 @@ def measure(
 ) -> dict[str, Any]:
     """F1 of a split, and by class; ``head`` stands in for the model's own and hears Whisper's layer alone."""
     right, true, found = Counter[str](), Counter[str](), Counter[str]()
-    config, ears = model.config, model.model.ears
+    config = model.config
     for n in range(count):
         made = scene(bank, SEED, n)
         with torch.inference_mode():
             features, scores, _ = model.model.hear(torch.from_numpy(made.samples))
             if head is not None:
                 learned = (head(without_yamnet(features)[None])[0] - thresholds).sigmoid()
-                scores = learned * ears.taught
+                scores = learned * torch.tensor(config.taught)
         heard = events(scores.numpy(), made.samples, config.sounds, config.struck)
         known = [event for event in made.events if event.label in sounds()]
         for total, part in zip((right, true, found), matched(known, heard), strict=True):

@@ -39,13 +39,14 @@ from echo_agent.engine.feature_files import FeatureFiles
 from echo_agent.errors import QuestionError
 from echo_agent.families.base import weights_hash
 from echo_agent.families.loading import EMBEDDED, load_family
+from echo_agent.families.understanding import Doubt, doubt
 from echo_agent.folder import Folder
 from echo_agent.graphs import ListeningContext, build_listening_graph, initial_state
 from echo_agent.graphs.calls import MARGIN
 from echo_agent.graphs.search import too_long
 from echo_agent.isolation import Isolation
 from echo_agent.one_run import Ask, Branches, Graph, OnEvent, arun, run
-from echo_agent.results import EchoResult, RelistenRecord, result_of
+from echo_agent.results import EchoResult, RelistenRecord, not_understood, result_of
 from echo_agent.stores import RecordingStore
 from echo_agent.threads import Threads
 
@@ -161,6 +162,9 @@ class EchoAgent:
     ) -> EchoResult:
         """Ask about a recording.
 
+        A question that the model does not understand (echo-nano knows few words, echo-small English alone) is not put
+        to it: the result says so (``not_understood``).
+
         Args:
             audio: A path, a pair of samples and their rate in Hz, or a :class:`~echo_agent.audio.recording.Recording`;
                 or a list of these, where a question is about several.
@@ -189,14 +193,17 @@ class EchoAgent:
         recordings = opened_all(audio, self._longest)
         with self._held(recordings) as refs:
             ask = self._prepare(refs, question, choices, on_event, options)
+            doubt = self._doubt(question, choices)
+            if doubt is not None and not doubt.asked:
+                return _noted(not_understood(self.family.name, doubt.note), recordings)
             if ask.thread is None:
                 with Isolation() as isolation:
-                    return _noted(self._run(self._graph, ask, isolation), recordings)
+                    return _noted(self._run(self._graph, ask, isolation), recordings, doubt)
             with Isolation() as isolation, self.threads.saver(ask.thread) as saver:
                 graph = build_listening_graph(checkpointer=saver)
                 with self.threads.reading(ask.thread):
                     saved = graph.get_state(ask.config)
-                return _noted(self._run(graph, ask, isolation, saved), recordings)
+                return _noted(self._run(graph, ask, isolation, saved), recordings, doubt)
 
     async def aask(
         self,
@@ -212,14 +219,17 @@ class EchoAgent:
         recordings = await asyncio.to_thread(opened_all, audio, self._longest)
         with self._held(recordings) as refs:
             ask = self._prepare(refs, question, choices, on_event, options)
+            doubt = await asyncio.to_thread(self._doubt, question, choices)
+            if doubt is not None and not doubt.asked:
+                return _noted(not_understood(self.family.name, doubt.note), recordings)
             with Isolation() as isolation:
                 if ask.thread is None:
-                    return _noted(await self._arun(self._graph, ask, isolation), recordings)
+                    return _noted(await self._arun(self._graph, ask, isolation), recordings, doubt)
                 async with self.threads.asaver(ask.thread) as saver:
                     graph = build_listening_graph(checkpointer=saver)
                     with self.threads.reading(ask.thread):
                         saved = await graph.aget_state(ask.config)
-                    return _noted(await self._arun(graph, ask, isolation, saved), recordings)
+                    return _noted(await self._arun(graph, ask, isolation, saved), recordings, doubt)
 
     async def acontrols(
         self,
@@ -233,6 +243,7 @@ class EchoAgent:
         """Ask about a recording under several controls; each result is that of :meth:`aask` with that ``control``.
 
         Until the policy first listens again they are one run, which is made once; where it never does, they stay one.
+        Nothing keeps a question from the model here: what it makes of one is what is measured.
 
         Args:
             audio: As for :meth:`ask`, and so are ``question``, ``choices`` and ``options``, ``thread`` apart.
@@ -405,6 +416,10 @@ class EchoAgent:
             )
         return Ask(state, context, settings.thread, on_event, bool(implied))
 
+    def _doubt(self, question: str, choices: Sequence[str] | None) -> Doubt | None:
+        """What the model does not understand of a question."""
+        return doubt(self.family.name, self.family.kind, question, choices)
+
     def _run(self, graph: Graph, ask: Ask, isolation: Isolation, saved: Any = None) -> EchoResult:
         given, done = self.threads.begin(ask.thread, ask.state, ask.context.settings(), saved)
         return self._result(ask, run(graph, given, ask, isolation) if done is None else done)
@@ -470,10 +485,11 @@ class EchoAgent:
         self.close()
 
 
-def _noted(result: EchoResult, recordings: Sequence[Recording]) -> EchoResult:
-    """The result, with what was found about the recordings."""
+def _noted(result: EchoResult, recordings: Sequence[Recording], doubt: Doubt | None = None) -> EchoResult:
+    """The result, with what speaks against the question, and what was found about the recordings."""
     several = len(recordings) > 1
-    result.notes = tuple(
+    result.notes += () if doubt is None else (doubt.note,)
+    result.notes += tuple(
         f"{recording.name}: {note}" if several else note
         for recording in recordings
         for note in (*recording.notes, *((SILENT,) if recording.is_silent else ()))

@@ -95,11 +95,12 @@ def refused(error: Any) -> str:
 
 def in_words(result: EchoResult) -> str:
     """A result as a model reads it: the answer, where it was heard again, and what speaks against it."""
-    said = "No answer could be read." if result.answer is None else f"Answer: {result.answer}"
+    said = f"{result.outcome.capitalize()}." if result.answer is None else f"Answer: {result.answer}"
     spans = [f"{record.start:g} to {record.end:g} s" for record in result.relistens]
-    heard = f"Listened again to {', '.join(spans)}." if spans else "Heard once."
+    once = [] if result.status == "not_understood" else ["Heard once."]
+    heard = [f"Listened again to {', '.join(spans)}."] if spans else once
     notes = [f"Note: {note}." for note in result.notes]
-    return "\n".join([said, heard, *notes])
+    return "\n".join([said, *heard, *notes])
 
 
 def _answered(result: EchoResult) -> tuple[str, dict[str, Any]]:

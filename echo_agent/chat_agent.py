@@ -134,6 +134,9 @@ class ChatAgent(EchoAgent):
         runs = [self.aask(audio, question, choices, control=control, **options) for control in controls]
         return dict(zip(controls, await asyncio.gather(*runs), strict=True))
 
+    def _doubt(self, question: str, choices: Sequence[str] | None) -> None:
+        """What such a model does not understand is not known."""
+
     @property
     def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Its name and a hash of it: the weights behind it are not seen."""

@@ -9,4 +9,5 @@ Control = Literal["on", "off", "wrong-crop", "silence", "oracle"]
 Condition = Literal[Control, "no-audio"]
 """Under what a question is asked: a control of the listening graph, or with a silent recording in place of its own."""
 Status = Literal["answered", "unparsed", "not_understood"]
-"""Whether an answer could be read; ``not_understood`` where the model was not asked, for it does not know the words."""
+"""Whether an answer could be read; ``not_understood`` where the model was not asked, for it does not know the words or
+the language."""

@@ -9,6 +9,6 @@ BAD_INPUT = 2
 UNPARSED = 3
 """The model gave no answer that can be read."""
 NOT_UNDERSTOOD = 4
-"""The model was not asked: the question has words that it does not know."""
+"""The model was not asked: the question has words that it does not know, or is in another language than its own."""
 INTERRUPTED = 130
 """Ctrl-C."""

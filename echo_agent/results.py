@@ -66,8 +66,8 @@ class EchoResult(BaseModel):
     answer: str | None
     """The answer (with choices: the choice, as it was given); None where none could be read."""
     status: Status
-    """``answered``, or ``unparsed``: nothing was written that is an answer. It is never guessed. From ``ask`` as a
-    command also ``not_understood``: the model was not asked, since it does not know the words (``notes``)."""
+    """``answered``, or ``unparsed``: nothing was written that is an answer. It is never guessed. Or ``not_understood``:
+    the model was not asked, since it does not know the words, or the language (``notes``)."""
     confidence: float | None
     """Probability, 0 to 1, that the policy gives to the answer as it is written, its closing tag included: the product
     of its tokens' recorded probabilities (all tokens allowed, at the sampling temperature; 1 where greedy). A choice
@@ -90,12 +90,20 @@ class EchoResult(BaseModel):
     text: str
     """The assistant's whole turn, with its calls and without the audio."""
     notes: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
-    """What was found about the recording, such as that it is cut off or that its channels cancel each other out; and
-    how it was searched, where it is longer than the model can be asked about."""
+    """What the model may not understand of the question; what was found about the recording, such as that it is silent,
+    or cut off; and how it was searched, where it is longer than the model can be asked about."""
     search: SearchRecord | None = Field(default=None, exclude_if=lambda value: value is None)
     """How a recording was searched that is longer than the model can be asked about, and what of it was never heard."""
 
     _messages: list[BaseMessage] = PrivateAttr(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """The answer; where there is none, that there is none."""
+        if self.answer is not None:
+            return self.answer
+        unasked = self.status == "not_understood"
+        return "the question was not understood" if unasked else "no answer could be read"
 
     @property
     def messages(self) -> list[BaseMessage]:
@@ -171,8 +179,8 @@ def result_of(
     return result
 
 
-def not_understood(model: str, words: Sequence[str]) -> EchoResult:
-    """What comes of a question with words that a model does not know: nothing, and a note that names them."""
+def not_understood(model: str, note: str) -> EchoResult:
+    """What comes of a question that a model does not understand: nothing, and a note that says why."""
     return EchoResult(
         answer=None,
         status="not_understood",
@@ -186,9 +194,7 @@ def not_understood(model: str, words: Sequence[str]) -> EchoResult:
         timings={"load": 0.0, "encode": 0.0, "prefill": 0.0, "decode": 0.0},
         model=model,
         text="",
-        notes=(
-            f"{model} does not know the word{'s' * (len(words) > 1)} {', '.join(words)}, and was not asked",
-        ),
+        notes=(note,),
     )
 
 

@@ -19,6 +19,7 @@ import echo_agent
 from echo_agent import EchoAgent, EchoResult, Recording, SamplingParams
 from echo_agent.errors import ModelError, QuestionError, RecordingError, RecordingTooLongError
 from tests.scripted import ASK_FOREVER, ASK_ONCE, UNSURE, scripted_family
+from tests.small.tiny_small import tiny_small
 from tests.tiny import sounds, tiny_family
 
 CHOICES = ["a dog", "a cat"]
@@ -455,6 +456,40 @@ def test_the_head_of_a_context_is_rendered_once(agent, monkeypatch):
     for run in range(2):
         agent.ask(AUDIO, "What barks at the very end?", CHOICES, run=run, on_event=lambda event: None)
     assert len(written) == 1
+
+
+# --- what is not put to a model --------------------------------------------------------------------------------
+
+
+async def test_words_that_echo_nano_does_not_know_are_named_and_nothing_is_answered(nano):
+    runs, asked = nano.engine.stats()["runs"], ("Is a sheep heard?", ["yes", "Schafe"])
+    said = "echo-nano does not know the words sheep, schafe, and was not asked"
+    for result in (nano.ask(EXAMPLE, *asked), await nano.aask(EXAMPLE, *asked, thread="t")):
+        assert (result.answer, result.status, result.notes) == (None, "not_understood", (said,))
+        assert result.outcome == "the question was not understood" and not result.trajectory.ids
+    silent = nano.ask((np.zeros(16000, np.float32), 16000), *asked)
+    assert silent.notes == (said, "it is silent: nothing can be heard in it")
+    assert nano.engine.stats()["runs"] == runs
+    with pytest.raises(QuestionError, match="1 choice"):
+        nano.ask(EXAMPLE, "Is a sheep heard?", ["yes"])
+    with pytest.raises(RecordingError, match=r"missing\.wav"):
+        nano.ask("missing.wav", *asked)
+
+
+async def test_what_is_measured_is_asked_whatever_its_words_are(nano):
+    found = await nano.acontrols(EXAMPLE, "Is a sheep heard?", controls=["off"])
+    assert found["off"].status == "answered"
+
+
+def test_a_doubt_about_the_language_is_a_note():
+    with EchoAgent(tiny_small()) as small:
+        clear, unsure, plain = (
+            small.ask(AUDIO, question, max_new_tokens=8)
+            for question in ("Wie oft bellt der Hund?", "wer hustet", "Who barks?")
+        )
+    assert clear.status == "not_understood" and "is not in English" in clear.notes[0]
+    assert unsure.status != "not_understood" and "seems not to be in English" in unsure.notes[0]
+    assert plain.status != "not_understood" and plain.notes == ()
 
 
 # --- bad input --------------------------------------------------------------------------------------------------

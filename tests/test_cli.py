@@ -29,6 +29,7 @@ from echo_agent.cli.show import Screen, Thought, described
 from echo_agent.families.loading import load_family
 from echo_agent.results_file import Results
 from tests.scripted import ASK_FOREVER, ASK_ONCE, scripted_family
+from tests.small.tiny_small import tiny_small
 from tests.terminals import opened_terminal
 from tests.tiny import sounds, tiny_family
 from tests.token_server import token_server
@@ -130,6 +131,24 @@ def test_words_that_the_embedded_model_was_not_taught_are_named(run: Run, sound:
     assert code == 4 and result["status"] == "not_understood" and result["answer"] is None
     assert result["notes"] == [said.removeprefix("echo-agent: ")]
     refused(run("ask", "none.wav", *asked[2:]), "none.wav")
+
+
+def test_a_question_in_another_language_is_not_put_to_echo_small(
+    run: Run, sound: Path, tmp_path: Path
+) -> None:
+    """By its name before it is loaded; one of another name is loaded first."""
+    tiny_small().save(tmp_path / "mine")
+    for model, about in (("echo-small", ""), (tmp_path / "mine", "yard.flac: ")):
+        asked = ("ask", sound, "Wie oft bellt der Hund?", "--model", model)
+        said = (
+            "the question is not in English, the only language that echo-small was taught, and was not asked"
+        )
+        assert run(*asked) == (4, "", f"echo-agent: {about}{said}\n")
+        code, out, _ = run(*asked, "--json")
+        result = json.loads(out)
+        assert (code, result["status"], result["notes"]) == (4, "not_understood", [said])
+    _, _, err = run("ask", sound, "wer hustet", "--model", tmp_path / "mine", "--max-relistens", "0")
+    assert "the question seems not to be in English" in err
 
 
 def test_answers_are_guided_unless_they_shall_be_free(run: Run, models: Path, sound: Path) -> None:

@@ -117,6 +117,39 @@ async def test_what_cannot_be_asked_is_an_error_of_the_tool(
     assert result.is_error and words in told(result) and str(folder) not in told(result)
 
 
+async def test_what_the_model_does_not_know_is_named_and_silence_is_called_silence(folder: Path) -> None:
+    soundfile.write(folder / "room.wav", sounds(2.0) * 0, 16000)
+    try:
+        with RecordingServer(
+            Folder(folder), lambda: EchoAgent.from_pretrained("echo-nano", device="cpu")
+        ) as server:
+            async with talking(server) as client:
+                sheep, bell = (
+                    await client.call_tool("ask_recording", {"path": "room.wav", "question": question})
+                    for question in ("Is a sheep heard?", "Is a bell heard?")
+                )
+    finally:
+        (folder / "room.wav").unlink()
+    silent = "Note: it is silent: nothing can be heard in it."
+    why = "Note: echo-nano does not know the word sheep, and was not asked."
+    assert told(sheep) == f"The question was not understood.\n{why}\n{silent}" and not sheep.is_error
+    assert (
+        sheep.structured_content["status"] == "not_understood" and sheep.structured_content["answer"] is None
+    )
+    assert told(bell).startswith("Answer: ") and told(bell).endswith(silent)
+
+
+async def test_a_loop_is_no_answer(folder: Path) -> None:
+    script = {"\n": "<answer>", "<answer>": "a violin", "a violin": ",", ",": "a violin"}
+    with RecordingServer(Folder(folder), lambda: EchoAgent(scripted_family(script, sure=6.0))) as server:
+        async with talking(server) as client:
+            result = await client.call_tool(
+                "ask_recording", {"path": "kitchen.wav", "question": "What plays?"}
+            )
+    assert told(result) == "No answer could be read.\nHeard once."
+    assert result.structured_content["status"] == "unparsed"
+
+
 async def test_a_stretch_is_a_link_that_can_be_heard(server: RecordingServer) -> None:
     async with talking(server) as client:
         asked = {"path": "more/yard é.wav", "start": 8.0, "end": 15.0, "speed": 0.5, "gain_db": 6.0}

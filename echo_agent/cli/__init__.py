@@ -4,7 +4,7 @@ Everything heavy is imported inside the commands, so that ``--help`` answers at 
 on stderr and exit code 2, never a traceback.
 
 Exit codes: 0 done (for ``ask``: answered), 1 anything unexpected (a full disk behind standard output, for one), 2 usage
-or bad input, 3 no answer could be read, 130 interrupted.
+or bad input, 3 no answer could be read, 4 the model does not understand the question, 130 interrupted.
 """
 
 from __future__ import annotations

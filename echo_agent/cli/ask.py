@@ -25,8 +25,8 @@ from echo_agent.disk import real_path, write_whole
 from echo_agent.errors import DataError, QuestionError
 from echo_agent.exit_codes import NOT_UNDERSTOOD, UNPARSED
 from echo_agent.families.known import SHIPPED
-from echo_agent.families.known_words import unknown_words
 from echo_agent.families.loading import EMBEDDED
+from echo_agent.families.understanding import Doubt, doubt
 from echo_agent.terminal import printable, say, say_json
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(
 ) -> None:
     """Ask, print what came of it, and write what was asked for.
 
-    The exit code is 3 where no answer could be read, and 4 where the model does not know the words of the question.
+    The exit code is 3 where no answer could be read, and 4 where the model does not understand the question.
     """
     check_question(question, choices)
     for name, path in (("--trace", trace), ("--plot", plot), ("--report", report)):
@@ -63,9 +63,10 @@ def run(
         status.say(f"opening {printable(Path(file).name)}")
         with quiet_decoders():
             recording = Recording.open(file)
-        if model == EMBEDDED and (unknown := unknown_words(question, choices)):
+        known = doubt(model, model, question, choices) if model in SHIPPED else None
+        if known is not None and not known.asked:
             status.clear()
-            answer_nothing(model, unknown, as_json=as_json)
+            answer_nothing(model, known, as_json=as_json)
         screen = _screen(recording, status) if not as_json else None
         with load_agent(model, device, status, server=server, served_as=served_as, **placed) as agent:
             from echo_agent.traces import trace_of
@@ -97,23 +98,25 @@ def run(
             sure = "" if result.confidence is None else f" (confidence {result.confidence:.0%})"
             say(f"echo-agent: the answer was forced to a choice{sure}", error=True)
     for note in result.notes:
-        say(f"echo-agent: {printable(recording.name)}: {printable(note)}", error=True)
+        about = "" if known is not None and note == known.note else f"{printable(recording.name)}: "
+        say(f"echo-agent: {about}{printable(note)}", error=True)
     written.check()
+    if result.status == "not_understood":
+        raise typer.Exit(NOT_UNDERSTOOD)
     if result.answer is None:
         if screen is None:
             say("echo-agent: no answer could be read", error=True)
         raise typer.Exit(UNPARSED)
 
 
-def answer_nothing(model: str, unknown: Sequence[str], *, as_json: bool) -> NoReturn:
-    """Say that a question has words that a model does not know, which is not loaded then; exit code 4."""
+def answer_nothing(model: str, known: Doubt, *, as_json: bool) -> NoReturn:
+    """Say why a question is not put to a model, which is not loaded then; exit code 4."""
     from echo_agent.results import not_understood
 
-    result = not_understood(model, unknown)
     if as_json:
-        say_json(result.model_dump(mode="json"), compact=True)
-    for note in result.notes:
-        say(f"echo-agent: {printable(note)} (echo-agent models lists the sounds that it knows)", error=True)
+        say_json(not_understood(model, known.note).model_dump(mode="json"), compact=True)
+    help = " (echo-agent models lists the sounds that it knows)" if model == EMBEDDED else ""
+    say(f"echo-agent: {printable(known.note)}{help}", error=True)
     raise typer.Exit(NOT_UNDERSTOOD)
 
 

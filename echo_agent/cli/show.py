@@ -139,7 +139,7 @@ class Screen:
 
         self._end_line()
         if result.answer is None:
-            self.console.print(Text("no answer could be read", "bold red"))
+            self.console.print(Text(result.outcome, "bold red"))
         else:
             self.console.print(Text(printable(result.answer, lines=True), "bold"), soft_wrap=True)
         count = len(result.relistens)

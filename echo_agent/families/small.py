@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,9 +114,11 @@ class SmallFamily(EmbeddedFamily):
 
     @property
     def feature_settings(self) -> str:
-        """The budget of a listen: what is written in it depends on that."""
+        """The budget of a listen, and the names of sounds with what the ears take for each: all is written in it."""
         config = self.config
-        return f"{config.sound_tokens} {config.word_tokens} {config.words_seconds}"
+        names = [config.sounds, config.taught, config.struck, config.yamnet_classes, config.thresholds]
+        known = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+        return f"{config.sound_tokens} {config.word_tokens} {config.words_seconds} {known}"
 
     # --- tokens -------------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ class NanoEncoder(nn.Module):
         self.conv1 = nn.Conv1d(config.mel_bins, config.encoder_dim, 3, padding=1)
         self.conv2 = nn.Conv1d(config.encoder_dim, config.encoder_dim, 3, stride=2, padding=1)
         frames = int(config.window_seconds * 50)
-        self.positions = nn.Parameter(_sinusoids(frames, config.encoder_dim), requires_grad=False)
+        self.positions = nn.Parameter(sinusoids(frames, config.encoder_dim), requires_grad=False)
         self.layers = nn.ModuleList(WhisperEncoderLayer(whisper) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.encoder_dim)
 
@@ -125,7 +125,7 @@ def _halve(x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     return pairs.sum(2) / real.sum(2, keepdim=True).clamp(min=1), (frames + 1) // 2
 
 
-def _sinusoids(length: int, channels: int) -> Tensor:
+def sinusoids(length: int, channels: int) -> Tensor:
     """Whisper's position encodings ``[length, channels]``."""
     scale = torch.exp(-math.log(10000) / (channels // 2 - 1) * torch.arange(channels // 2))
     angles = torch.arange(length)[:, None] * scale[None]

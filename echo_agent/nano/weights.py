@@ -54,7 +54,7 @@ def _fill(module: nn.Module, path: Path, elsewhere: tuple[str, ...]) -> None:
     needed = (
         {name: value for name, value in own.items() if not name.startswith(elsewhere)} if elsewhere else own
     )
-    check_fit(path, tensors, needed)
+    check_fit(path, shapes_of(tensors), shapes_of(needed))
     floats = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     module.load_state_dict(floats, strict=False)
 
@@ -67,10 +67,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is damaged, get it again: {error}") from error
 
 
-def check_fit(path: Path, tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Their shapes by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check_fit(
+    path: Path, found: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]
+) -> None:
     """Raise ModelError where a file has other tensors than a model needs from it, or of other shapes."""
-    shapes = {name for name in needed.keys() & tensors.keys() if tensors[name].shape != needed[name].shape}
-    if bad := sorted((needed.keys() ^ tensors.keys()) | shapes):
+    other = {name for name in needed.keys() & found.keys() if found[name] != needed[name]}
+    if bad := sorted((needed.keys() ^ found.keys()) | other):
         raise ModelError(f"{path} does not fit the model's configuration: {', '.join(bad[:3])}")
 
 

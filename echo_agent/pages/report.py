@@ -55,11 +55,10 @@ def report(trace: Trace, recording: Recording) -> str:
     script = resource("report.js")
     bare = result.model == EMBEDDED
     listed = "\n".join(step_item(step, trace.recording, playable, bare=bare) for step in steps)
-    answer = "no answer could be read" if result.answer is None else result.answer
     whole = "0" in playable
     return Template(resource("report.html")).substitute(
         hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        title=escaped(f"{trace.question} → {answer}", lines=False),
+        title=escaped(f"{trace.question} → {result.outcome}", lines=False),
         style="\n".join(map(resource, ("colours.css", "report.css", "figure.css"))),
         source=f"{escaped(recording.name)} · {clock(recording.duration)}",
         question=escaped(trace.question, lines=True),
@@ -71,7 +70,7 @@ def report(trace: Trace, recording: Recording) -> str:
         if whole
         else "The recording is too long to be part of this page; what was heard again is.",
         cost=_cost(trace),
-        steps=f"{listed}\n{final(trace.result.answer)}",
+        steps=f"{listed}\n{final(result)}",
         notes=_notes(result.notes),
         footer=f"{escaped(trace.model)} · echo-agent {escaped(trace.echo_agent)}",
         sounds=sounds,
@@ -107,7 +106,7 @@ def _choices(trace: Trace) -> str:
 def _answer(trace: Trace) -> str:
     result = trace.result
     if result.answer is None:
-        shown = '<strong class="none">no answer could be read</strong>'
+        shown = f'<strong class="none">{result.outcome}</strong>'
     else:
         shown = f"<strong>{escaped(result.answer, lines=True)}</strong>"
     said = [] if result.confidence is None else [f"confidence {result.confidence:.0%}"]
@@ -144,7 +143,7 @@ def _cost(trace: Trace) -> str:
 def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
-    listed = "".join(f"<p>The recording: {escaped(note)}.</p>" for note in notes)
+    listed = "".join(f"<p>Note: {escaped(note)}.</p>" for note in notes)
     return f'<section class="notes" aria-label="Notes">{listed}</section>'
 
 

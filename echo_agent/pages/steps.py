@@ -49,7 +49,9 @@ class Step:
 
 
 def steps_of(trace: Trace) -> list[Step]:
-    """The steps of a run; the first is the first listen."""
+    """The steps of a run; the first is the first listen. There are none where the model was not asked."""
+    if trace.result.status == "not_understood":
+        return []
     found = [Step()]
     opened = False
     """The answer was opened for the policy."""

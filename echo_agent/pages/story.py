@@ -9,6 +9,7 @@ from echo_agent.audio.outline import described
 from echo_agent.audio.references import AudioRef
 from echo_agent.pages.figure import Mark, colour, span_text
 from echo_agent.pages.steps import Step, times_in
+from echo_agent.results import EchoResult
 from echo_agent.terminal import printable
 
 
@@ -77,7 +78,7 @@ def _time(text: str, time: float) -> str:
     return f'<button type="button" class="time" data-time="{time:g}">{html.escape(text)}</button>'
 
 
-def final(answer: str | None) -> str:
+def final(result: EchoResult) -> str:
     """The last item: what came of it."""
-    text = "No answer could be read" if answer is None else escaped(answer, lines=True)
+    text = result.outcome.capitalize() if result.answer is None else escaped(result.answer, lines=True)
     return f'<li class="step"><span class="badge told"></span><p class="final">{text}</p></li>'

@@ -203,16 +203,17 @@ def framed(page: str) -> str:
 
 
 def verdict(name: str, trace: Trace | None) -> str:
-    """An answer, in a box with a heading."""
+    """An answer, in a box with a heading; what speaks against it stands below."""
     if trace is None:
         return f'<div class="echo-verdict"><h4>{name}</h4><p>…</p></div>'
     result = trace.result
-    answer = "no answer could be read" if result.answer is None else escaped(result.answer, lines=True)
+    answer = escaped(result.outcome, lines=True)
     sure = "" if result.confidence is None else f" · confidence {result.confidence:.0%}"
     count = len(result.relistens)
+    notes = "".join(f"<br>Note: {escaped(note)}." for note in result.notes)
     return (
         f'<div class="echo-verdict"><h4>{name}</h4><p>{answer}</p>'
-        f"<small>{count} re-listen{'s' * (count != 1)}{sure}</small></div>"
+        f"<small>{count} re-listen{'s' * (count != 1)}{sure}{notes}</small></div>"
     )
 
 

@@ -140,6 +140,8 @@ class Server:
             run.cancel()
             await asyncio.gather(run, return_exceptions=True)
         self.metrics.run(result)
+        if not exchange.begun:  # nothing happened: the model was not asked
+            await exchange.chunk(reply.first())
         usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         await exchange.chunk(reply.last(result, usage=usage))
         await exchange.end()

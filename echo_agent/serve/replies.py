@@ -1,7 +1,8 @@
 """What a client gets: OpenAI's chat completions, with what only this model has in places that clients pass through.
 
-The answer alone is the content. What the model wrote on its way there, calls included, is ``reasoning_content``; where
-it listened again is in the ``annotations``; confidence, notes and times are under ``echo``.
+The answer alone is the content; why a question was not put to the model is the refusal. What the model wrote on its
+way there, calls included, is ``reasoning_content``; where it listened again is in the ``annotations``; confidence,
+notes and times are under ``echo``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Reply:
         message = {
             "role": "assistant",
             "content": result.answer or "",
-            "refusal": None,
+            "refusal": _refusal(result),
             "reasoning_content": result.text,
             "annotations": [annotation(record.model_dump()) for record in result.relistens],
         }
@@ -80,6 +81,8 @@ class Reply:
     def last(self, result: EchoResult, *, usage: bool) -> bytes:
         """The answer, why it ends, what it cost where that is wanted, and the end of the stream."""
         answer = self._chunk({"content": result.answer}) if result.answer else b""
+        if (refusal := _refusal(result)) is not None:
+            answer = self._chunk({"refusal": refusal})
         end = self._chunk({}, finish_reason=_finish(result), echo=_echo(result))
         cost = sse({**self._head, **_CHUNK, "choices": [], "usage": usage_of(result)}) if usage else b""
         return answer + end + cost + b"data: [DONE]\n\n"
@@ -95,6 +98,11 @@ _CHUNK = {"object": "chat.completion.chunk"}
 def sse(data: Mapping[str, Any]) -> bytes:
     """One event of a stream."""
     return f"data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+def _refusal(result: EchoResult) -> str | None:
+    """Why the model was not asked; None where it was."""
+    return result.notes[0] if result.status == "not_understood" else None
 
 
 def _finish(result: EchoResult) -> str:

@@ -1,46 +1,55 @@
-"""Weights in a few bits: each block of a row has a scale of its own, and its weights are steps of it.
+"""Weights in a few bits: 64 of them share a scale, and each is a whole number of steps of it.
 
-As llama.cpp's Q4_0 and Q8_0, with the scale of each block chosen for the least squared error. A matrix becomes two
-tensors of a safetensors file, ``NAME.codes`` and ``NAME.scales``; what is no matrix stays as it is, in float16.
+As llama.cpp's Q4_0 and Q8_0, with the scale of each block chosen for the least squared error. A weight is taken row by
+row, whatever its shape, and becomes three tensors of a safetensors file: ``NAME.codes``, ``NAME.scales`` and
+``NAME.shape``. What has fewer than 64 weights in a row (biases, norms, depthwise convolutions) stays as it is, in
+float16.
+
+Eight codes fill as many bytes as a code has bits, and lie in planes: first the first byte of all groups of eight, then
+the second one. Bytes of one plane are alike, so that a zip, which a wheel is, makes the file smaller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 BLOCK = 64
 """Weights that share a scale."""
-CODES, SCALES = ".codes", ".scales"
+CODES, SCALES, SHAPE = ".codes", ".scales", ".shape"
+GROUP = 8
+"""Codes that are packed together."""
+PART = 1 << 17
+"""Groups that are unpacked at once: what is computed in between takes some twenty times the memory of the codes."""
 _TRIES = 12
 """Scales that are tried for each block, from a bit too small to just large enough."""
 
 
 def quantised(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Codes (eight of them in ``bits`` bytes) ``[rows, columns * bits / 8]`` and scales ``[rows, columns / 64]``.
+    """Codes ``[bits, weights / 8]`` and scales ``[weights / 64]``.
 
     Args:
-        weight: A matrix; its columns are a multiple of 64.
+        weight: Of any shape; its weights are a multiple of 64.
         bits: 2 to 8.
     """
     top = 2 ** (bits - 1) - 1
-    blocks = weight.detach().float().view(weight.shape[0], -1, BLOCK)
+    blocks = weight.detach().float().reshape(-1, BLOCK)
     widest = blocks.abs().amax(-1, keepdim=True)
     best, error = torch.zeros_like(widest), torch.full_like(widest, torch.inf)
     for attempt in range(_TRIES):
         # Fewer bits gain from cutting off the widest weight of a block.
         scale = (widest / top * (1 - attempt / _TRIES / top)).half().float()
-        missed = (_codes(blocks, scale, top) * scale - blocks).square().sum(-1, keepdim=True)
+        missed = (_steps(blocks, scale, top) * scale - blocks).square().sum(-1, keepdim=True)
         best, error = torch.where(missed < error, scale, best), torch.minimum(missed, error)
-    codes = (_codes(blocks, best, top) + top + 1).long().view(len(weight), -1, 8)
-    words = (codes << bits * torch.arange(8)).sum(-1, keepdim=True)
-    packed = (words >> 8 * torch.arange(bits)) & 255
-    return packed.to(torch.uint8).flatten(1), best.squeeze(-1).half()
+    codes = (_steps(blocks, best, top) + top + 1).long().view(-1, GROUP)
+    words = (codes << bits * torch.arange(GROUP)).sum(-1)
+    planes = (words >> 8 * torch.arange(bits)[:, None]) & 255
+    return planes.to(torch.uint8), best.squeeze(-1).half()
 
 
-def _codes(blocks: Tensor, scale: Tensor, top: int) -> Tensor:
+def _steps(blocks: Tensor, scale: Tensor, top: int) -> Tensor:
     return (blocks / scale.clamp(min=1e-12)).round().clamp(-top - 1, top)
 
 
@@ -58,32 +67,53 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
 
 
 def dequantised(codes: Tensor, scales: Tensor) -> Tensor:
-    """The matrix, in float32; how many bits a weight has is told by the shapes."""
-    bits = 8 * codes.shape[1] // (scales.shape[1] * BLOCK)
-    words = (codes.view(len(codes), -1, bits).long() << 8 * torch.arange(bits)).sum(-1, keepdim=True)
-    unpacked = (words >> bits * torch.arange(8)) & (2**bits - 1)
-    steps = unpacked.float().sub_(2 ** (bits - 1)).view(len(codes), -1, BLOCK)
-    return steps.mul_(scales.float()[..., None]).flatten(1)
+    """The weights ``[weights]`` in float32, part by part: they may be many."""
+    bits = len(codes)
+    weights = torch.empty(GROUP * codes.shape[1])
+    for planes, part in zip(codes.split(PART, dim=1), weights.split(GROUP * PART), strict=True):
+        words = (planes.long() << 8 * torch.arange(bits)[:, None]).sum(0)
+        part.copy_(((words[:, None] >> bits * torch.arange(GROUP)) & (2**bits - 1)).flatten())
+    weights.sub_(2 ** (bits - 1)).view(-1, BLOCK).mul_(scales.float()[:, None])
+    return weights
 
 
 def packed(tensors: Mapping[str, Tensor], bits: Callable[[str], int]) -> dict[str, Tensor]:
-    """Tensors as they are written: matrices in codes and scales where ``bits`` of their name is not 0."""
+    """Tensors as they are written: in blocks where ``bits`` of their name is not 0, and their rows are long enough."""
     written: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.ndim == 2 and tensor.shape[1] % BLOCK == 0 and bits(name):
+        in_blocks = tensor.ndim > 1 and tensor[0].numel() >= BLOCK and not tensor.numel() % BLOCK
+        if in_blocks and bits(name):
             written[name + CODES], written[name + SCALES] = quantised(tensor, bits(name))
+            written[name + SHAPE] = torch.tensor(tensor.shape, dtype=torch.int32)
         else:
             written[name] = tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()
     return written
 
 
-def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What :func:`packed` was given, in float32, but for what the codes lost."""
-    read: dict[str, Tensor] = {}
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes of what :func:`packed` was given."""
+    found: dict[str, tuple[int, ...]] = {}
     for name, tensor in tensors.items():
-        if name.endswith(CODES):
-            whole = name.removesuffix(CODES)
-            read[whole] = dequantised(tensor, tensors[whole + SCALES])
-        elif not name.endswith(SCALES):
-            read[name] = tensor.float() if tensor.is_floating_point() else tensor
-    return read
+        whole = name.removesuffix(SCALES)
+        if name.endswith((CODES, SHAPE)):
+            continue
+        if whole == name:
+            found[name] = tuple(tensor.shape)
+        elif whole + SHAPE in tensors:
+            found[whole] = tuple(tensors[whole + SHAPE].tolist())
+        else:  # a matrix in a file of the first kind
+            found[whole] = (len(tensor), tensor.shape[1] * BLOCK)
+    return found
+
+
+def unpacked(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """What :func:`packed` was given, one after the other, in float32 but for what the codes lost."""
+    for name, shape in shapes(tensors).items():
+        if name in tensors:
+            tensor = tensors[name]
+            yield name, tensor.float() if tensor.is_floating_point() else tensor
+            continue
+        codes, scales = tensors[name + CODES], tensors[name + SCALES]
+        if scales.ndim > 1:  # a file of the first kind: the bytes of a group lie together
+            codes, scales = codes.view(-1, 8 * codes.shape[1] // shape[1]).T, scales.flatten()
+        yield name, dequantised(codes, scales).view(shape)

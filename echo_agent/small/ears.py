@@ -50,21 +50,14 @@ class SoundHead(nn.Module):
 
 
 class Ears(nn.Module):
-    """YAMNet and the head."""
-
-    taught: Tensor
-    """Which sounds the head was taught ``[sounds]``."""
-    thresholds: Tensor
-    """The logit, of the head or of YAMNet, from which each sound counts as heard ``[sounds]``."""
+    """YAMNet and the head; which sounds the head was taught, and where each begins, stands in the configuration."""
 
     def __init__(self, config: SmallConfig) -> None:
         """Build with random weights."""
         super().__init__()
         self.yamnet = Yamnet()
         self.head = SoundHead(config)
-        self.register_buffer("taught", torch.tensor(config.taught))
-        self.register_buffer("thresholds", torch.tensor(config.thresholds))
-        self._classes = config.yamnet_classes
+        self.config = config
 
     def features(self, samples: Tensor, middle: Tensor) -> Tensor:
         """What both networks say of a listen ``[steps, width]``.
@@ -80,12 +73,14 @@ class Ears(nn.Module):
     def scores(self, features: Tensor) -> Tensor:
         """How certain each sound is at each step ``[steps, sounds]``, 0 to 1."""
         learned = self.head(features[None])[0]
-        return (torch.where(self.taught, learned, self.named(features)) - self.thresholds).sigmoid()
+        taught = torch.tensor(self.config.taught, device=learned.device)
+        thresholds = torch.tensor(self.config.thresholds, device=learned.device)
+        return (torch.where(taught, learned, self.named(features)) - thresholds).sigmoid()
 
     def named(self, features: Tensor) -> Tensor:
         """YAMNet's logit of each sound: that of its likeliest class ``[steps, sounds]``."""
         logits = features[:, WIDTH : WIDTH + CLASSES]
-        return torch.stack([_greatest(logits, classes) for classes in self._classes], dim=1)
+        return torch.stack([_greatest(logits, classes) for classes in self.config.yamnet_classes], dim=1)
 
 
 def _steps(middle: Tensor, steps: int) -> Tensor:

@@ -196,14 +196,12 @@ def teach(family: SmallFamily, bank: SoundBank, paths: Sequence[Path], held_out:
     """
     heard = {sounds()[label].plain for label in (*bank.sounds, "voice") if label in sounds()}
     family.config.taught = [name in heard for name in family.config.sounds]
-    ears: Any = family.model.model.ears
-    ears.taught.copy_(torch.tensor(family.config.taught))
-    given, learned = false_alarms(family, paths), best_thresholds(ears.head, held_out)
+    head = family.model.model.ears.head
+    given, learned = false_alarms(family, paths), best_thresholds(head, held_out)
     family.config.thresholds = [
         own if taught else other
         for taught, own, other in zip(family.config.taught, learned, given, strict=True)
     ]
-    ears.thresholds.copy_(torch.tensor(family.config.thresholds))
 
 
 def main() -> None:

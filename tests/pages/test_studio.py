@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from echo_agent import EchoAgent, Recording
 from echo_agent.cli import main
 from echo_agent.errors import QuestionError
+from echo_agent.pages.report import report
 from echo_agent.pages.studio import THREAD, Studio, framed, style, verdict
 from echo_agent.serve.settings import KEY
 from tests.pages.conftest import Ran
+from tests.scripted import scripted_family
 from tests.sounds import apart
 from tests.waiting import held, until
 
@@ -37,6 +42,31 @@ def test_who_looks_away_ends_the_run(ran: Ran) -> None:
         watching.close()
     until(lambda: all(thread.name != THREAD for thread in threading.enumerate()))
     assert ran.agent.engine.stats()["runs"] <= before + 1, "of its two calls of the model, one"
+
+
+def test_what_the_model_does_not_know_is_named_and_silence_is_called_silence() -> None:
+    room = Recording.from_array(np.zeros(32000, np.float32), 16000, "room")
+    with EchoAgent.from_pretrained("echo-nano", device="cpu") as nano:
+        studio = Studio(nano)
+        *_, sheep = studio.watch(room, "Is a sheep heard?", None)
+        *_, bell = studio.watch(room, "Is a bell heard?", None)
+    assert sheep.trace is not None and bell.trace is not None
+    silent, page = "Note: it is silent: nothing can be heard in it.", report(sheep.trace, room)
+    for shown in (verdict("Listening again", sheep.trace), page):
+        assert "the question was not understood" in shown and silent in shown
+        assert "Note: echo-nano does not know the word sheep, and was not asked." in shown
+    assert "First listen" not in page, "nothing was heard"
+    assert silent in verdict("Listening again", bell.trace) and "not understood" not in report(
+        bell.trace, room
+    )
+
+
+def test_a_loop_is_no_answer(yard: Path) -> None:
+    script = {"\n": "<answer>", "<answer>": "a violin", "a violin": ",", ",": "a violin"}
+    with EchoAgent(scripted_family(script, sure=6.0)) as agent:
+        *_, last = Studio(agent).watch(Recording.open(yard), "What plays?", None)
+    assert last.trace is not None and last.trace.result.status == "unparsed"
+    assert "no answer could be read" in verdict("Listening again", last.trace)
 
 
 def test_errors_come_through(ran: Ran) -> None:

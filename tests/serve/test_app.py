@@ -16,7 +16,8 @@ import soundfile
 from openai import OpenAI
 
 from echo_agent import EchoAgent
-from tests.serve.conftest import NAME, YARD, Served, asking, audio, part, serving
+from tests.scripted import scripted_family
+from tests.serve.conftest import NAME, RATE, YARD, Served, asking, audio, part, serving
 from tests.tiny import sounds
 from tests.waiting import held, until
 
@@ -117,6 +118,36 @@ def test_what_was_found_about_a_recording_is_said(client: OpenAI) -> None:
     half = file.getvalue()[: len(file.getvalue()) // 2]
     (note,) = ask(client, asking("What barks?", part(half))).echo["notes"]
     assert note.startswith("it is cut off: ")
+
+
+def test_what_the_model_does_not_know_is_refused_by_name_and_silence_is_called_silence() -> None:
+    with EchoAgent.from_pretrained("echo-nano", device="cpu") as nano, serving(nano) as served:
+        with served.client() as client:
+            reply = ask(client, asking("Is a sheep heard?", YARD), choices=None)
+            chunks = list(ask(client, asking("Is a sheep heard?", YARD), choices=None, stream=True))
+            silent = ask(client, asking("Is a bell heard?", audio(np.zeros(RATE, np.float32))), choices=None)
+        metrics = httpx.get(f"{served.url}/metrics").text
+    why = "echo-nano does not know the word sheep, and was not asked"
+    message = reply.choices[0].message
+    assert (message.content, message.refusal, reply.choices[0].finish_reason) == ("", why, "stop")
+    assert (reply.echo["status"], reply.echo["notes"]) == ("not_understood", [why])
+    assert reply.usage.total_tokens == 0 and message.reasoning_content == ""
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert deltas[0].role == "assistant" and [d.refusal for d in deltas if d.refusal] == [why]
+    assert not any(delta.content for delta in deltas) and chunks[-1].echo["status"] == "not_understood"
+    assert silent.echo["notes"] == ["it is silent: nothing can be heard in it"]
+    assert silent.choices[0].message.refusal is None and "echo_agent_unparsed_total 2.0" in metrics
+
+
+def test_a_loop_is_no_answer() -> None:
+    script = {"\n": "<answer>", "<answer>": "a violin", "a violin": ",", ",": "a violin"}
+    with EchoAgent(scripted_family(script, sure=6.0)) as agent, serving(agent) as served:
+        with served.client() as client:
+            reply = ask(client, choices=None)
+            cut = ask(client, choices=None, max_completion_tokens=3)
+    assert (reply.choices[0].message.content, reply.echo["status"]) == ("", "unparsed")
+    assert (cut.choices[0].message.content, cut.echo["status"]) == ("", "unparsed")
+    assert reply.choices[0].message.refusal is None, "it was asked"
 
 
 def said(*parts: dict[str, Any], text: str = "?") -> dict[str, Any]:

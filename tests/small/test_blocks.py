@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from echo_agent.small.blocks import BLOCK, packed, quantised, unpacked
+from echo_agent.small import blocks
+from echo_agent.small.blocks import BLOCK, dequantised, packed, quantised, shapes, unpacked
 
 
 @pytest.mark.parametrize(("bits", "error"), [(4, 0.13), (5, 0.065), (8, 0.009)])
@@ -16,9 +17,10 @@ def test_a_matrix_comes_back(bits: int, error: float) -> None:
     )
     weight[3] = 0.0
     written = packed({"a": weight, "b": weight[0], "n": torch.arange(3)}, lambda name: bits)
-    assert written["a.codes"].shape == (10, 4 * BLOCK * bits // 8) and written["a.scales"].shape == (10, 4)
-    read = unpacked(written)
+    assert written["a.codes"].shape == (bits, 10 * 4 * BLOCK // 8) and written["a.scales"].shape == (40,)
+    read = dict(unpacked(written))
     assert read.keys() == {"a", "b", "n"} and read["n"].tolist() == [0, 1, 2]
+    assert shapes(written) == {name: tuple(value.shape) for name, value in read.items()}
     lost = (read["a"] - weight).square().sum(1) / weight.square().sum(1).clamp(min=1e-20)
     assert lost.max().sqrt() < error and not read["a"][3].any()
     assert torch.equal(read["b"], weight[0].half().float())
@@ -30,12 +32,39 @@ def test_the_scale_is_better_than_that_of_the_widest_weight() -> None:
     plain = weight.view(64, -1, BLOCK)
     widest = plain.abs().amax(-1, keepdim=True) / 7
     lost = ((plain / widest).round().clamp(-8, 7) * widest - plain).square().mean()
-    read = unpacked({"w.codes": codes, "w.scales": scales})["w"]
+    read = dequantised(codes, scales).view_as(weight)
     assert (read - weight).square().mean() < 0.97 * lost
 
 
-def test_what_is_no_matrix_of_whole_blocks_stays_as_it_is() -> None:
-    odd = torch.ones(4, BLOCK + 1)
-    assert packed({"odd": odd, "kept": torch.ones(4, BLOCK)}, lambda name: 0 if name == "kept" else 4).keys() == {
-        "odd", "kept",
-    }  # fmt: skip
+def test_a_convolution_is_taken_row_by_row() -> None:
+    weight = torch.randn(6, BLOCK // 2, 4, 3, generator=torch.Generator().manual_seed(2))
+    written = packed({"conv": weight}, lambda name: 8)
+    assert written["conv.shape"].tolist() == [6, BLOCK // 2, 4, 3]
+    (name, read), *others = unpacked(written)
+    assert name == "conv" and not others and read.shape == weight.shape
+    assert (read - weight).norm() < 0.009 * weight.norm()
+
+
+def test_it_is_unpacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(7, 5 * BLOCK, generator=torch.Generator().manual_seed(3))
+    codes, scales = quantised(weight, 5)
+    whole = dequantised(codes, scales)
+    monkeypatch.setattr(blocks, "PART", 24)
+    assert torch.equal(dequantised(codes, scales), whole)
+
+
+def test_a_file_of_the_first_kind_is_read() -> None:
+    """There, the bytes of a group lie together, in a row of codes for each row of the matrix."""
+    weight = torch.randn(6, 3 * BLOCK, generator=torch.Generator().manual_seed(4))
+    for bits in (4, 5, 8):
+        codes, scales = quantised(weight, bits)
+        first = {"w.codes": codes.T.reshape(6, -1), "w.scales": scales.view(6, 3)}
+        assert shapes(first) == {"w": (6, 3 * BLOCK)}
+        assert torch.equal(dict(unpacked(first))["w"], dequantised(codes, scales).view(6, -1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "bits"), [((4, BLOCK + 1), 4), ((4, BLOCK), 0), ((BLOCK, 1, 3, 3), 8), ((2 * BLOCK,), 8)]
+)
+def test_what_is_not_in_whole_blocks_stays_as_it_is(shape: tuple[int, ...], bits: int) -> None:
+    assert packed({"odd": torch.ones(shape)}, lambda name: bits).keys() == {"odd"}
