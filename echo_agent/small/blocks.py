@@ -57,13 +57,13 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     """A matrix as it comes back from its blocks, quickly: the scale of each block is just large enough for it.
 
     Args:
-        weight: A matrix; its columns are a multiple of 64.
+        weight: Of any shape; its weights are a multiple of 64.
         bits: 2 to 8.
     """
     top = 2 ** (bits - 1) - 1
-    blocks = weight.detach().float().view(weight.shape[0], -1, BLOCK)
+    blocks = weight.detach().float().reshape(-1, BLOCK)
     scale = (blocks.abs().amax(-1, keepdim=True) / top).half().float()
-    return (_codes(blocks, scale, top) * scale).view_as(weight)
+    return (_steps(blocks, scale, top) * scale).view_as(weight)
 
 
 def dequantised(codes: Tensor, scales: Tensor) -> Tensor:
