@@ -124,10 +124,10 @@ async def test_what_the_model_does_not_know_is_named_and_silence_is_called_silen
             Folder(folder), lambda: EchoAgent.from_pretrained("echo-nano", device="cpu")
         ) as server:
             async with talking(server) as client:
-                sheep, bell = (
-                    await client.call_tool("ask_recording", {"path": "room.wav", "question": question})
-                    for question in ("Is a sheep heard?", "Is a bell heard?")
-                )
+                asked = [
+                    {"path": "room.wav", "question": f"Is a {sound} heard?"} for sound in ("sheep", "bell")
+                ]
+                sheep, bell = [await client.call_tool("ask_recording", one) for one in asked]
     finally:
         (folder / "room.wav").unlink()
     silent = "Note: it is silent: nothing can be heard in it."

@@ -72,7 +72,7 @@ def test_bits_of_a_part_stand_in_one_place(tmp_path: Path, monkeypatch: pytest.M
         "model.language_model.embed_tokens.weight": 5,
         "model.language_model.layers.3.mlp.up_proj.weight": 6,
         "model.whisper.model.encoder.layers.0.fc1.weight": 8,
-        "model.whisper.model.decoder.layers.0.fc1.weight": 4,
+        "model.whisper.model.decoder.layers.0.fc1.weight": 5,
         "model.ears.yamnet.layers.2.conv.weight": 8,
         "elsewhere": 0,
     }
