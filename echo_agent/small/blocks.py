@@ -53,19 +53,6 @@ def _steps(blocks: Tensor, scale: Tensor, top: int) -> Tensor:
     return (blocks / scale.clamp(min=1e-12)).round().clamp(-top - 1, top)
 
 
-def rounded(weight: Tensor, bits: int) -> Tensor:
-    """A matrix as it comes back from its blocks, quickly: the scale of each block is just large enough for it.
-
-    Args:
-        weight: Of any shape; its weights are a multiple of 64.
-        bits: 2 to 8.
-    """
-    top = 2 ** (bits - 1) - 1
-    blocks = weight.detach().float().reshape(-1, BLOCK)
-    scale = (blocks.abs().amax(-1, keepdim=True) / top).half().float()
-    return (_steps(blocks, scale, top) * scale).view_as(weight)
-
-
 def dequantised(codes: Tensor, scales: Tensor) -> Tensor:
     """The weights ``[weights]`` in float32, part by part: they may be many."""
     bits = len(codes)

@@ -7,9 +7,7 @@ stopped resumes from its checkpoint and ends with the same weights::
 
     python -m echo_agent.finetune.small.text_first SMOLLM2 RUN --steps 1500
 
-With ``--layers-of MODEL`` the layers of another echo-small are gone on with ("echo-small" is the embedded one). The
-last part of a run computes with its weights rounded as they will ship, so that they learn to do without what rounding
-takes.
+With ``--layers-of MODEL`` the layers of another echo-small are gone on with ("echo-small" is the embedded one).
 
 The token embeddings stay as they are: what audio tokens will be made of must not move.
 """
@@ -40,16 +38,12 @@ from echo_agent.finetune.small.listens import Listener
 from echo_agent.finetune.small.packing import IGNORED, Pack, Row, pack, row_of
 from echo_agent.finetune.small.tree_attention import TREES
 from echo_agent.locks import locked_folder
-from echo_agent.small.blocks import BLOCK, rounded
 from echo_agent.small.processing import AUDIO
-from echo_agent.small.weights import DECODER, bits_of
 
 LONGEST_TALK = 24
 """Lines of the longest talk: what a listen cannot hold is not read at once either."""
 TALK_QUESTIONS = 2
 """Questions about a talk that is heard in listens: each brings listens of its own."""
-ROUNDED = 0.8
-"""Share of a run's steps after which it computes with rounded weights."""
 BLANKS = 2
 """Empty places of a listen that are read, of all that stand in a row."""
 WHOLE = 0.15
@@ -177,12 +171,10 @@ class Masters:
         self.optimiser.step()
 
     @torch.no_grad()
-    def copy(self, round_them: bool) -> None:
-        """Have the model compute with the weights as they are, or as they will ship."""
+    def copy(self) -> None:
+        """Have the model compute with the weights as they are."""
         for name, used in self._used.items():
-            weight = self.weights[name]
-            ships_rounded = weight.ndim == 2 and weight.shape[1] % BLOCK == 0
-            used.copy_(rounded(weight, bits_of(DECODER + name)) if round_them and ships_rounded else weight)
+            used.copy_(self.weights[name])
 
 
 def take_layers(model: Any, source: str, first: int) -> None:
@@ -234,7 +226,7 @@ def _train(source: Path, folder: Path, config: TextConfig) -> None:
     cut_log(folder, step)
     begun, losses = time.monotonic() - spent, list[float]()
     while step < config.steps:
-        masters.copy(step >= ROUNDED * config.steps)
+        masters.copy()
         loss = loss_of(model, lessons(tokenizer, step, config))
         loss.backward()
         masters.step(rate_at(step, config))

@@ -15,7 +15,6 @@ from transformers import LlamaForCausalLM
 from echo_agent.errors import DataError
 from echo_agent.finetune.small import text_first
 from echo_agent.finetune.small.text_first import (
-    Masters,
     TextConfig,
     lessons,
     rate_at,
@@ -55,20 +54,6 @@ def test_a_stopped_run_ends_with_the_same_weights(
     assert [json.loads(line)["step"] for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()] == [
         4
     ]
-
-
-def test_at_the_end_the_model_computes_with_weights_as_they_ship() -> None:
-    weight = torch.randn(8, 128, generator=torch.Generator().manual_seed(1))
-    holder: Any = torch.nn.Linear(128, 8, bias=False)
-    holder.weight.data.copy_(weight)
-    masters = Masters(holder, CONFIG)
-    masters.copy(round_them=False)
-    assert torch.equal(holder.weight, weight)
-    masters.copy(round_them=True)
-    step = weight.view(8, 2, 64).abs().amax(-1) / 15
-    off = (holder.weight - weight).view(8, 2, 64).abs().amax(-1)
-    assert (off > 0).all() and (off <= 0.51 * step).all()
-    assert torch.equal(masters.weights["weight"], weight), "what is trained is not rounded"
 
 
 def test_the_trained_layers_of_another_model_are_gone_on_with(tmp_path: Path) -> None:
