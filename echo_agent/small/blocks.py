@@ -1,9 +1,11 @@
-"""Weights in a few bits: 64 of them share a scale, and each is a whole number of steps of it.
+"""Weights in a few bits: 64 of them share a scale, and each is a number of steps above the lowest of them.
 
-As llama.cpp's Q4_0 and Q8_0, with the scale of each block chosen for the least squared error. A weight is taken row by
-row, whatever its shape, and becomes three tensors of a safetensors file: ``NAME.codes``, ``NAME.scales`` and
-``NAME.shape``. What has fewer than 64 weights in a row (biases, norms, depthwise convolutions) stays as it is, in
-float16.
+As llama.cpp's Q4_1 and Q5_1. A weight is taken row by row, whatever its shape, and becomes three tensors of a
+safetensors file: ``NAME.codes``, ``NAME.scales`` and ``NAME.shape``. What has fewer than 64 weights in a row (biases,
+norms, depthwise convolutions) stays as it is, in float16.
+
+Weights that come from such a file lie on its steps. A training that goes on from them moves them by less than half a
+step, and what is rounded to the same steps again has lost it.
 
 Eight codes fill as many bytes as a code has bits, and lie in planes: first the first byte of all groups of eight, then
 the second one. Bytes of one plane are alike, so that a zip, which a wheel is, makes the file smaller.
@@ -23,34 +25,23 @@ GROUP = 8
 """Codes that are packed together."""
 PART = 1 << 17
 """Groups that are unpacked at once: what is computed in between takes some twenty times the memory of the codes."""
-_TRIES = 12
-"""Scales that are tried for each block, from a bit too small to just large enough."""
 
 
 def quantised(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Codes ``[bits, weights / 8]`` and scales ``[weights / 64]``.
+    """Codes ``[bits, weights / 8]``, and of each block the step and the lowest weight ``[2, weights / 64]``.
 
     Args:
         weight: Of any shape; its weights are a multiple of 64.
         bits: 2 to 8.
     """
-    top = 2 ** (bits - 1) - 1
+    top = 2**bits - 1
     blocks = weight.detach().float().reshape(-1, BLOCK)
-    widest = blocks.abs().amax(-1, keepdim=True)
-    best, error = torch.zeros_like(widest), torch.full_like(widest, torch.inf)
-    for attempt in range(_TRIES):
-        # Fewer bits gain from cutting off the widest weight of a block.
-        scale = (widest / top * (1 - attempt / _TRIES / top)).half().float()
-        missed = (_steps(blocks, scale, top) * scale - blocks).square().sum(-1, keepdim=True)
-        best, error = torch.where(missed < error, scale, best), torch.minimum(missed, error)
-    codes = (_steps(blocks, best, top) + top + 1).long().view(-1, GROUP)
+    low, high = (edge.half().float() for edge in blocks.aminmax(dim=-1, keepdim=True))
+    step = ((high - low) / top).half().float()
+    codes = ((blocks - low) / step.clamp(min=1e-12)).round().clamp(0, top).long().view(-1, GROUP)
     words = (codes << bits * torch.arange(GROUP)).sum(-1)
     planes = (words >> 8 * torch.arange(bits)[:, None]) & 255
-    return planes.to(torch.uint8), best.squeeze(-1).half()
-
-
-def _steps(blocks: Tensor, scale: Tensor, top: int) -> Tensor:
-    return (blocks / scale.clamp(min=1e-12)).round().clamp(-top - 1, top)
+    return planes.to(torch.uint8), torch.stack([step, low]).squeeze(-1).half()
 
 
 def dequantised(codes: Tensor, scales: Tensor) -> Tensor:
@@ -60,7 +51,8 @@ def dequantised(codes: Tensor, scales: Tensor) -> Tensor:
     for planes, part in zip(codes.split(PART, dim=1), weights.split(GROUP * PART), strict=True):
         words = (planes.long() << 8 * torch.arange(bits)[:, None]).sum(0)
         part.copy_(((words[:, None] >> bits * torch.arange(GROUP)) & (2**bits - 1)).flatten())
-    weights.sub_(2 ** (bits - 1)).view(-1, BLOCK).mul_(scales.float()[:, None])
+    step, low = scales.float()[:, :, None]
+    weights.view(-1, BLOCK).mul_(step).add_(low)
     return weights
 
 
@@ -81,15 +73,10 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes of what :func:`packed` was given."""
     found: dict[str, tuple[int, ...]] = {}
     for name, tensor in tensors.items():
-        whole = name.removesuffix(SCALES)
-        if name.endswith((CODES, SHAPE)):
-            continue
-        if whole == name:
+        if name.endswith(SHAPE):
+            found[name.removesuffix(SHAPE)] = tuple(tensor.tolist())
+        elif not name.endswith((CODES, SCALES)):
             found[name] = tuple(tensor.shape)
-        elif whole + SHAPE in tensors:
-            found[whole] = tuple(tensors[whole + SHAPE].tolist())
-        else:  # a matrix in a file of the first kind
-            found[whole] = (len(tensor), tensor.shape[1] * BLOCK)
     return found
 
 
@@ -99,8 +86,5 @@ def unpacked(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         if name in tensors:
             tensor = tensors[name]
             yield name, tensor.float() if tensor.is_floating_point() else tensor
-            continue
-        codes, scales = tensors[name + CODES], tensors[name + SCALES]
-        if scales.ndim > 1:  # a file of the first kind: the bytes of a group lie together
-            codes, scales = codes.view(-1, 8 * codes.shape[1] // shape[1]).T, scales.flatten()
-        yield name, dequantised(codes, scales).view(shape)
+        else:
+            yield name, dequantised(tensors[name + CODES], tensors[name + SCALES]).view(shape)

@@ -38,9 +38,6 @@ class SmallPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_cache_class = True
     supports_gradient_checkpointing = True
-    _keys_to_ignore_on_load_unexpected = [
-        r"ears\.(taught|thresholds)$"
-    ]  # folders of the first kind hold them
 
 
 class SmallModel(SmallPreTrainedModel):

@@ -40,8 +40,6 @@ HALF = 15
 """Layers of the decoder in its first file: each is smaller than what repositories take."""
 SAME = 1e-3
 """Difference, as a share of the length of a tensor, up to which two are one: that of rounding to float16."""
-_FORMER = ("model.ears.taught", "model.ears.thresholds")
-"""What files of the first kind hold of the configuration."""
 
 
 def is_embedded(folder: Path) -> bool:
@@ -126,7 +124,7 @@ def load_embedded(folder: Path = WEIGHTS) -> SmallForConditionalGeneration:
 
 def _fill(model: SmallForConditionalGeneration, own: dict[str, Tensor], path: Path) -> None:
     """Read a file into the weights of a model; what is not in it comes from echo-nano, or begins anew."""
-    tensors = {name: tensor for name, tensor in read_tensors(path).items() if name not in _FORMER}
+    tensors = read_tensors(path)
     found = shapes(tensors)
     needed = {name: shape for name, shape in shapes_of(own).items() if file_of(name) == path.name}
     absent = needed.keys() - found.keys()

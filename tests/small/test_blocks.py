@@ -17,7 +17,7 @@ def test_a_matrix_comes_back(bits: int, error: float) -> None:
     )
     weight[3] = 0.0
     written = packed({"a": weight, "b": weight[0], "n": torch.arange(3)}, lambda name: bits)
-    assert written["a.codes"].shape == (bits, 10 * 4 * BLOCK // 8) and written["a.scales"].shape == (40,)
+    assert written["a.codes"].shape == (bits, 10 * 4 * BLOCK // 8) and written["a.scales"].shape == (2, 40)
     read = dict(unpacked(written))
     assert read.keys() == {"a", "b", "n"} and read["n"].tolist() == [0, 1, 2]
     assert shapes(written) == {name: tuple(value.shape) for name, value in read.items()}
@@ -26,14 +26,14 @@ def test_a_matrix_comes_back(bits: int, error: float) -> None:
     assert torch.equal(read["b"], weight[0].half().float())
 
 
-def test_the_scale_is_better_than_that_of_the_widest_weight() -> None:
-    weight = torch.randn(64, 8 * BLOCK, generator=torch.Generator().manual_seed(1))
-    codes, scales = quantised(weight, 4)
-    plain = weight.view(64, -1, BLOCK)
-    widest = plain.abs().amax(-1, keepdim=True) / 7
-    lost = ((plain / widest).round().clamp(-8, 7) * widest - plain).square().mean()
-    read = dequantised(codes, scales).view_as(weight)
-    assert (read - weight).square().mean() < 0.97 * lost
+def test_no_weight_is_off_by_more_than_half_a_step_of_its_block() -> None:
+    weight = (
+        torch.rand(16, 4 * BLOCK, generator=torch.Generator().manual_seed(1)) ** 3 + 1.0
+    )  # none is near zero
+    low, high = weight.view(-1, BLOCK).aminmax(dim=-1)
+    read = dequantised(*quantised(weight, 4)).view_as(weight)
+    off = (read - weight).view(-1, BLOCK).abs().amax(-1)
+    assert (off <= 0.51 * (high - low) / 15 + 1e-3).all()
 
 
 def test_a_convolution_is_taken_row_by_row() -> None:
@@ -51,16 +51,6 @@ def test_it_is_unpacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = dequantised(codes, scales)
     monkeypatch.setattr(blocks, "PART", 24)
     assert torch.equal(dequantised(codes, scales), whole)
-
-
-def test_a_file_of_the_first_kind_is_read() -> None:
-    """There, the bytes of a group lie together, in a row of codes for each row of the matrix."""
-    weight = torch.randn(6, 3 * BLOCK, generator=torch.Generator().manual_seed(4))
-    for bits in (4, 5, 8):
-        codes, scales = quantised(weight, bits)
-        first = {"w.codes": codes.T.reshape(6, -1), "w.scales": scales.view(6, 3)}
-        assert shapes(first) == {"w": (6, 3 * BLOCK)}
-        assert torch.equal(dict(unpacked(first))["w"], dequantised(codes, scales).view(6, -1))
 
 
 @pytest.mark.parametrize(
