@@ -21,7 +21,7 @@ from echo_agent.nano.weights import ENCODER_FILE, check_fit, read_tensors, shape
 from echo_agent.nano.weights import WEIGHTS as NANO
 from echo_agent.small.blocks import packed, shapes, unpacked
 from echo_agent.small.configuration import SmallConfig
-from echo_agent.small.modeling import SmallForConditionalGeneration
+from echo_agent.small.modeling import Projector, SmallForConditionalGeneration
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the embedded model."""
@@ -143,7 +143,7 @@ def _fill(model: SmallForConditionalGeneration, own: dict[str, Tensor], path: Pa
         _begin(model.model.projector)
 
 
-def _begin(projector: nn.Module) -> None:
+def _begin(projector: Projector) -> None:
     """Weights of a projector that adds nothing and can be trained; always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
