@@ -62,7 +62,7 @@ class TextConfig:
     """Tokens of a step, about."""
     questions: int = 10
     """Questions about one recording."""
-    talks: float = 0.4
+    talks: float = 0.5
     """Share of recordings that are speech; the others are sounds."""
     mixed: float = 0.3
     """Share of the others that are heard, in which somebody speaks among the sounds."""

@@ -1,14 +1,14 @@
-"""Speech as Whisper writes it down: numbers in digits, money with its sign, a misspelt word here and there.
+"""Speech as Whisper writes it down: numbers in digits, money with its sign, some of it without an end.
 
 Talks are written as they are said ("half past five", "oh one seven four two", "forty-two pounds"). What ears bring into
 a context is what Whisper makes of it ("01742", "£42"), and a policy that only ever read the one is lost in the other.
-Sentences are rewritten by rules and by chance; one sentence of a recording always in the same way.
+One sentence of a recording is always written in the same way. Words are left as they are spelt: a policy that is taught
+the right spelling of a misspelt name learns to change names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -32,13 +32,12 @@ class Transcript:
     """A talk as it was heard: what Whisper wrote for each of its sentences."""
 
     def __init__(self, talk: Talk, rng: np.random.Generator) -> None:
-        """Write the talk down: most have their numbers in digits, some have words misheard, some no full stops."""
+        """Write the talk down: most have their numbers in digits, some no full stops."""
         self._written: dict[str, str] = {}
-        digits, careless, flowing = (rng.random() < share for share in (0.7, 0.3, 0.3))
+        digits, flowing = rng.random() < 0.7, rng.random() < 0.3
         for line in talk.lines:
             for sentence in SENTENCE.split(line.text):
                 text = in_digits(sentence) if digits else sentence
-                text = misheard(text, rng) if careless else text
                 self._written[sentence] = run_on(text) if flowing else text
         self.lines = tuple(
             Line(line.speaker, " ".join(map(self.heard, SENTENCE.split(line.text)))) for line in talk.lines
@@ -123,20 +122,6 @@ def _money(found: re.Match[str]) -> str:
     return f"{_SIGNS[found[2]]}{found[1]}{cents}"
 
 
-_SOUNDS_LIKE: tuple[tuple[str, str], ...] = (
-    ("ph", "f"), ("ck", "k"), ("ee", "ea"), ("ea", "ee"), ("ie", "y"), ("y", "ie"), ("c", "k"), ("k", "c"),
-    ("ll", "l"), ("tt", "t"), ("nn", "n"), ("s", "ss"), ("ey", "y"), ("ai", "ay"), ("our", "or"), ("v", "b"),
-)  # fmt: skip
-"""Spellings that are heard as one another."""
-
-
-def misheard(text: str, rng: np.random.Generator) -> str:
-    """A sentence with now and then a name or word spelt as it sounds, or without its punctuation."""
-    written = [_respelt(word, rng) if rng.random() < 0.06 else word for word in text.split()]
-    text = " ".join(written)
-    return text.lower().rstrip(".") if rng.random() < 0.1 else text
-
-
 def run_on(sentence: str) -> str:
     """A sentence of a talk in which none ends: no full stop, no commas, and no capital but a name's or "I"."""
     words = re.sub(r"[,;:?!.]+(?= |$)", "", sentence).split()
@@ -151,12 +136,3 @@ def _capitals() -> frozenset[str]:
     lists = grammar()["fillings"]
     names = (str(name).partition("|")[0] for part in ("first", "surname", "title") for name in lists[part])
     return frozenset(("I", *DAYS, *MONTHS, *names))
-
-
-def _respelt(word: str, rng: np.random.Generator) -> str:
-    changes: list[Callable[[], str]] = [
-        lambda old=old, new=new: word[0] + word[1:].replace(old, new, 1)
-        for old, new in _SOUNDS_LIKE
-        if old in word[1:-1] and word.isalpha() and len(word) > 3
-    ]
-    return changes[int(rng.integers(len(changes)))]() if changes else word

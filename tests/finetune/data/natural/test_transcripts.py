@@ -7,7 +7,7 @@ import pytest
 
 from echo_agent.finetune.data.natural.asking import VERBATIM, ask_about
 from echo_agent.finetune.data.natural.talk import make_talk
-from echo_agent.finetune.data.natural.transcripts import SENTENCE, Transcript, in_digits, misheard, run_on
+from echo_agent.finetune.data.natural.transcripts import SENTENCE, Transcript, in_digits, run_on
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,5 @@ def test_sentences_run_on(said: str, written: str) -> None:
     assert run_on(said) == written
 
 
-def test_words_are_misheard_now_and_then() -> None:
-    text = "Philip Keller keeps nineteen chickens near the village school in Greenfield."
-    rng = np.random.default_rng(0)
-    many = [misheard(text, rng) for _ in range(200)]
-    assert 10 < sum(one == text for one in many) < 190
-    assert all(len(one.split()) == len(text.split()) for one in many)
-    assert len(SENTENCE.split("Hello. How are you?  Fine!")) == 3
+def test_sentences_are_told_apart() -> None:
+    assert SENTENCE.split("Hello. How are you?  Fine!") == ["Hello.", "How are you?", "Fine!"]
