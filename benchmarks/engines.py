@@ -17,7 +17,7 @@ around it, medians.
 Then 32 graphs at once, each with one call, about eight recordings of 30 s that neither engine has seen: the clock
 around all of them, medians over passes.
 
-    python benchmarks/engines.py [--vllm build/vllm-venv/bin/vllm] [--turns 4] [--passes 2]
+    python benchmarks/engines.py [--vllm build/vllm-venv/bin/vllm] [--model qwen2-audio] [--turns 4] [--passes 2]
 
 Prints one JSON line; how far it has come goes to the standard error. ``ratio`` is resend over cached at 300 s, the
 smaller of engines and models (goal: at least 3); ``torch_over_vllm`` is TorchEngine's re-listen over vLLM's, both
@@ -133,8 +133,8 @@ def turns(family: Family, engines: dict[str, Engine], store: RecordingStore, eac
         step = (wholes[-1].seconds - CROP) / (ROUNDS * each + 1)
         said: dict[float, set[str]] = {}
         for part, side in ((part, side) for part in range(ROUNDS) for side in engines):
-            for number in range(each + (part == 0)):  # the first turn of all warms
-                place = 0 if part == 0 and number == 0 else part * each + number + (part > 0)
+            warm = part == 0 and seconds == DURATIONS[0]  # the first turn of a side is not counted
+            for place in range(part * each + (not warm), (part + 1) * each + 1):
                 start = round(place * step, 1)
                 before, (ids, audio) = contexts(family, wholes, start)
                 with new_names() if side == "vllm resend" else nullcontext():
@@ -238,11 +238,12 @@ def main() -> None:
     """Measure both models, print the line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--vllm", type=Path, default=PROGRAM, help="the program of a vLLM for this CPU")
+    parser.add_argument("--model", choices=KINDS, action="append", help="one of them; both by default")
     parser.add_argument("--turns", type=int, default=4, help="measured turns per side and round")
     parser.add_argument("--passes", type=int, default=2, help="measured passes of the graphs")
     options = parser.parse_args()
     vllm = options.vllm.resolve() if options.vllm.exists() else None
-    models = {kind: measure(kind, vllm, options) for kind in KINDS}
+    models = {kind: measure(kind, vllm, options) for kind in options.model or KINDS}
     long = [found["seconds"][f"{DURATIONS[-1]} s"] for found in models.values()]
     engines = ("torch", "vllm") if vllm else ("torch",)
     ratios = {

@@ -21,13 +21,14 @@ from transformers import (
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
 )
 
 from echo_agent.conformance.sounds import randomise
 from echo_agent.families.base import Family
 from echo_agent.families.qwen2_audio import Qwen2AudioFamily
 from echo_agent.families.qwen25_omni import Qwen25OmniFamily
-from tests.tiny import qwen2_audio_config, thinker_sizes, tiny_extractor, tiny_processor, tiny_tokenizer
+from tests.tiny import qwen2_audio_config, thinker_sizes, tiny_extractor, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "build" / "vllm-venv" / "bin" / "vllm"
@@ -75,7 +76,8 @@ def write(family: Family, folder: Path) -> None:
     path = folder / "model.safetensors"
     weights = load_file(path)
     if family.kind == "qwen2-audio":
-        tiny_processor(family.kind).save_pretrained(folder)
+        # With the family's own tokenizer: by another the server would not know its stop strings.
+        Qwen2AudioProcessor(tiny_extractor(family.kind), family.tokenizer).save_pretrained(folder)
         names = {
             name: name.replace("language_model.model.model.", "language_model.model.") for name in weights
         }

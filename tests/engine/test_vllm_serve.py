@@ -140,12 +140,10 @@ def test_stops_and_choices(engine: VLLMEngine, world: World) -> None:
     ids, audio = world.prompt()
     free = engine.generate(ids, audio, GREEDY)
     stop = free.text[len(free.text) // 2 :][:2]
-    equal(
-        *(
-            each.generate(ids, audio, SamplingParams(max_new_tokens=24, stop=(stop,)))
-            for each in (engine, here)
-        )
-    )
+    until = SamplingParams(max_new_tokens=24, stop=(stop,))
+    said, expected = (each.generate(ids, audio, until) for each in (engine, here))
+    equal(said, expected)
+    assert said.finish == "stop" and said.cached_tokens > 0, "the server saw the stop, and said what it knew"
     opened = [*ids, *world.family.tokenize("<answer>")]
     guided = SamplingParams(max_new_tokens=24, stop=("</answer>",), choices=("the dog", "the bell"))
     said, expected = (each.generate(opened, audio, guided) for each in (engine, here))
