@@ -73,9 +73,10 @@ class Hearing(Made):
     def test_trained(self) -> None: ...
 
 
-def reports(name: str, *outcomes: Literal["passed", "failed", "skipped"]) -> Iterator[pytest.TestReport]:
-    """What pytest says of the parts of a test: its making, its call, its end."""
-    for when, outcome in zip(("setup", "call", "teardown"), outcomes, strict=False):
+def reports(name: str, **outcomes: Literal["passed", "failed", "skipped"]) -> Iterator[pytest.TestReport]:
+    """What pytest says of the parts of a test."""
+    parts: Any = outcomes.items()
+    for when, outcome in parts:
         yield pytest.TestReport(name, (name, 0, name), {}, outcome, None, when)
 
 
@@ -90,11 +91,13 @@ def test_what_is_skipped_is_no_failure() -> None:
     }
     items: Any = [SimpleNamespace(nodeid=name, cls=Hearing, function=test) for name, test in tests.items()]
     tally.pytest_collection_modifyitems(items)
-    skipped = reports("b", "passed", "skipped", "passed")
-    skipped_at_once = reports("c", "skipped", "passed")
-    for report in (*reports("a", "passed", "passed", "passed"), *skipped, *skipped_at_once):
+    for report in (
+        *reports("a", setup="passed", call="passed", teardown="passed"),
+        *reports("b", setup="passed", call="skipped", teardown="passed"),
+        *reports("c", setup="skipped", teardown="passed"),
+    ):
         tally.pytest_runtest_logreport(report)
     assert tally.found == {"made": {"eight crops": [True]}}
-    for report in reports("d", "passed", "failed", "passed"):
+    for report in reports("d", setup="passed", call="failed", teardown="passed"):
         tally.pytest_runtest_logreport(report)
     assert tally.found["made"]["RL step"] == [False]
