@@ -11,17 +11,18 @@ context, and the model writes on to the end of its answer. Four sides run the sa
 - *vllm resend*: a server without prefix cache and without a cache of audio; every listen has a new name and is sent.
 
 All write the same tokens. The sides run in turns in one process, servers beside it; every turn hears another crop.
-Both engines compute eagerly (``--enforce-eager``). Times are seconds of a turn by the clock around it, medians.
+Both engines compute eagerly (``--enforce-eager``, and no compiled functions). Times are seconds of a turn by the clock
+around it, medians.
 
 Then 32 graphs at once, each with one call, about eight recordings of 30 s that neither engine has seen: the clock
 around all of them, medians over passes.
 
-    python benchmarks/engines.py [--vllm build/vllm-venv/bin/vllm] [--turns 4] [--passes 2]
+    python benchmarks/engines.py [--vllm build/vllm-venv/bin/vllm] [--model qwen2-audio] [--turns 4] [--passes 2]
 
-Prints one JSON line. ``ratio`` is resend over cached at 300 s, the smaller of engines and models (goal: at least 3);
-``torch_over_vllm`` is TorchEngine's re-listen over vLLM's, both cached, at 300 s, and ``at_once`` TorchEngine's
-seconds over vLLM's for the 32 graphs, the larger of the models each (goals: at most 1). Without a vLLM (``make vllm``
-builds one) TorchEngine is measured alone, and ``left_out`` says so.
+Prints one JSON line; how far it has come goes to the standard error. ``ratio`` is resend over cached at 300 s, the
+smaller of engines and models (goal: at least 3); ``torch_over_vllm`` is TorchEngine's re-listen over vLLM's, both
+cached, at 300 s, and ``at_once`` TorchEngine's seconds over vLLM's for the 32 graphs, the larger of the models each
+(goals: at most 1). Without a vLLM (``make vllm`` builds one) TorchEngine is measured alone, and ``left_out`` says so.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # its models and its server are those of the tests
 
 from tests.scripted import HEARD, START, scripted  # noqa: E402
-from tests.vllm_serve import PROGRAM, Serve, family_of, write  # noqa: E402
+from tests.vllm_serve import PATIENCE, PROGRAM, Serve, family_of, write  # noqa: E402
 
 KINDS = ("qwen2-audio", "qwen2.5-omni")
 TEXT = {
@@ -110,6 +111,11 @@ def contexts(family: Family, wholes: Sequence[AudioRef], start: float) -> tuple[
     return family.render(called), family.render([*called, crop])
 
 
+def say(text: str) -> None:
+    """Tell how far it has come: it takes a while."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def new_names() -> Iterator[None]:
     """Every listen has another name each time: no server has heard it before."""
@@ -127,8 +133,8 @@ def turns(family: Family, engines: dict[str, Engine], store: RecordingStore, eac
         step = (wholes[-1].seconds - CROP) / (ROUNDS * each + 1)
         said: dict[float, set[str]] = {}
         for part, side in ((part, side) for part in range(ROUNDS) for side in engines):
-            for number in range(each + (part == 0)):  # the first turn of all warms
-                place = 0 if part == 0 and number == 0 else part * each + number + (part > 0)
+            warm = part == 0 and seconds == DURATIONS[0]  # the first turn of a side is not counted
+            for place in range(part * each + (not warm), (part + 1) * each + 1):
                 start = round(place * step, 1)
                 before, (ids, audio) = contexts(family, wholes, start)
                 with new_names() if side == "vllm resend" else nullcontext():
@@ -141,6 +147,8 @@ def turns(family: Family, engines: dict[str, Engine], store: RecordingStore, eac
                 check_cached(side, made, len(before[0]))
                 said.setdefault(start, set()).add(made.text)
                 tokens[f"{seconds} s"] = len(ids)
+            median = statistics.median(spent[seconds, side])
+            say(f"{family.kind}, {seconds} s, round {part + 1}, {side}: {median:.3f} s")
         if any(len(texts) > 1 for texts in said.values()):
             raise SystemExit(f"the engines wrote different tokens: {said}")
     medians = {
@@ -187,6 +195,7 @@ def graphs(engines: dict[str, Engine], passes: int) -> dict[str, float]:
         for side, times in spent.items():
             seconds, texts = at_once(engines[side], 1 + number)
             wrote.append(texts)
+            say(f"{RUNS} graphs, pass {number}, {side}: {seconds:.2f} s")
             if number:  # the first pass warms
                 times.append(seconds)
         if any(texts != wrote[0] for texts in wrote) or "ten" not in wrote[0][0]:
@@ -218,7 +227,8 @@ def measure(kind: str, vllm: Path | None, options: argparse.Namespace) -> dict[s
                 stack.callback(server.kill)
                 server.wait()
                 client = scripted(SCRIPT, load_family(str(folder), weights=False), kind)
-                engines[side] = stack.enter_context(VLLMEngine(client, store, server.url))
+                engines[side] = stack.enter_context(VLLMEngine(client, store, server.url, timeout=PATIENCE))
+                say(f"{kind}: {side} is served")
         found = turns(family, engines, store, options.turns)
         weights = sum(weight.numel() for weight in family.model.parameters())
         return {"weights": weights, **found, "graphs_at_once": graphs(engines, options.passes)}
@@ -228,11 +238,12 @@ def main() -> None:
     """Measure both models, print the line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--vllm", type=Path, default=PROGRAM, help="the program of a vLLM for this CPU")
+    parser.add_argument("--model", choices=KINDS, action="append", help="one of them; both by default")
     parser.add_argument("--turns", type=int, default=4, help="measured turns per side and round")
     parser.add_argument("--passes", type=int, default=2, help="measured passes of the graphs")
     options = parser.parse_args()
     vllm = options.vllm.resolve() if options.vllm.exists() else None
-    models = {kind: measure(kind, vllm, options) for kind in KINDS}
+    models = {kind: measure(kind, vllm, options) for kind in options.model or KINDS}
     long = [found["seconds"][f"{DURATIONS[-1]} s"] for found in models.values()]
     engines = ("torch", "vllm") if vllm else ("torch",)
     ratios = {

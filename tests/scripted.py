@@ -78,7 +78,7 @@ def scripted(script: Script, family: Family, kind: str, seed: int = 0, sure: flo
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         parts = [tokenizer, family.feature_extractor] if hasattr(family, "feature_extractor") else [tokenizer]
         family = type(family)(family.name, model, *parts)
-        words = "|".join(re.escape(text) for text in new if not text.startswith("<"))
+        words = "|".join(re.escape(text) for text in dict.fromkeys(texts) if text[0] not in "<\n")
         if (
             isinstance(family, ChatMLFamily) and words
         ):  # words are no control tokens, though they are added ones

