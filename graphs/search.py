@@ -21,19 +21,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from math import ceil, inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.messages import HumanMessage
 from langgraph.config import get_stream_writer
 from pydantic import BaseModel, ConfigDict, Field
 
-from echo_agent.answers import answer_kind, as_written, question_text
+from echo_agent.answers import as_written, question_text
 from echo_agent.audio.recording import AudioRef
 from echo_agent.chat import ChatLALM
 from echo_agent.engine import TorchEngine
 from echo_agent.errors import RecordingTooLongError
 from echo_agent.families.base import TAIL, Family, Note
-from echo_agent.graphs.narrowing import LOOKS, narrow, scoring
+from echo_agent.graphs.clocks import WHEN, Clock, asked_times, moments, second_of
+from echo_agent.graphs.narrowing import CLOSE, LOOKS, narrow
+from echo_agent.graphs.sought import Sought
 from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, recordings_of
 from echo_agent.graphs.usage import sampled_tokens
 from echo_agent.messages import QUESTION_KEY, audio_block
@@ -44,9 +46,6 @@ NOTE_TOKENS = (8, 64)
 """Fewest and most tokens that are written of a window."""
 SHARE = 0.5
 """Part of a run's tokens that may be spent on the timeline."""
-WHEN = "When is it heard?"
-"""A question for a time."""
-_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:s|sec|secs|seconds?)\s*", re.IGNORECASE)
 
 
 class SearchListen(BaseModel):
@@ -183,15 +182,17 @@ class _Search:
             self._spent["seconds"] += end - start
             return self._hear(self._ref.window(int(start), end), listens)
 
-        score = scoring(first, self._question, self._choices)
+        named = asked_times(self._question, self._choices, self._ref, CLOSE) or ()
+        times = [one.start for one in named if one.start == one.end]
+        sought = Sought.of(first, self._question, self._choices, times)
         budget = self._context.budget
         looks = min(LOOKS, max(0, budget.max_relistens - 1))  # a call is left to the policy
         seconds = inf if budget.max_seconds is None else budget.max_seconds
         longest = inf if family.streams else family.limits.longest_recording
-        found = narrow(self._ref.duration, first, hear, score, looks, seconds, longest)
+        found = narrow(self._ref.duration, first, hear, sought, looks, seconds, longest)
         window = found.window
         if window is None and not family.streams:
-            best = max(first, key=score)
+            best = max(first, key=sought.likely)
             near = next(ref for ref in whole if ref.origin <= best.start < ref.origin + ref.duration)
             window = (near.origin, near.origin + near.duration)
         return self._done(self._record.model_copy(update={"listens": tuple(listens), "window": window}))
@@ -261,7 +262,7 @@ class _Search:
         if self.takes_notes:
             ref = self._ref if record.window is None else window_of(self._ref, record.window)
             blocks = [audio_block(ref)]
-            own = clock_choices(self.family, question, choices, ref)
+            own = clock_choices(self.family, question, choices, self._ref, ref)
             record = record.model_copy(update={"choices": own})
             choices = choices if own is None else list(own)
         else:
@@ -307,20 +308,7 @@ def timeline(record: SearchRecord, duration: float) -> str:
     return "\n".join([*lines, "Listen again to a part of it to hear it."])
 
 
-# --- clocks -----------------------------------------------------------------------------------------------------
-
-
-class Clock(NamedTuple):
-    """How the policy's seconds lie on the recording."""
-
-    origin: float
-    """Second at which its clock begins."""
-    pace: float
-    """Seconds that pass in one of its seconds."""
-
-    def on_recording(self, time: float) -> float:
-        """A time of the policy's, on the recording."""
-        return self.origin + self.pace * time
+# --- the window -------------------------------------------------------------------------------------------------
 
 
 def asked_of(state: ListeningState) -> list[AudioRef]:
@@ -344,31 +332,25 @@ def is_on_own_clock(state: ListeningState) -> bool:
 
 
 def clock_choices(
-    family: Family, question: str, choices: Sequence[str] | None, ref: AudioRef
+    family: Family, question: str, choices: Sequence[str] | None, whole: AudioRef, ref: AudioRef
 ) -> tuple[str, ...] | None:
-    """The whole seconds that an answer is limited to on the clock of a window, where times are asked for; else None.
-
-    Choices are times, and no lengths, where the question asks for one, or where one lies beyond the end of the window.
-    """
-    times = [_SECONDS.fullmatch(choice) for choice in choices or ()]
-    if not times or not all(times):
-        return None
-    if answer_kind(question) != "time" and max(float(time[1]) for time in times if time) <= ref.duration:
+    """The whole seconds of ``ref`` that an answer is limited to, where times of ``whole`` are asked for."""
+    if asked_times(question, choices, whole, ref.duration) is None:
         return None
     own = family.implied_choices(WHEN, [ref])
     return None if own is None else tuple(own)
 
 
 def on_recording(answer: str, state: ListeningState, context: ListeningContext) -> str | None:
-    """An answer on the policy's clock as one on the recording: the nearest of the times that it could be."""
+    """An answer on the policy's clock as one on the recording: the choice that it lies in, or is nearest to."""
     choices, model = state.get("choices"), context.model
-    time = _SECONDS.fullmatch(answer)
+    time, (whole,) = second_of(answer), recordings_of(state)
+    named = moments(choices, whole.duration)
     assert isinstance(model, ChatLALM)
-    if time is None or not choices:
+    if time is None or not choices or named is None:
         return None
     asked = asked_of(state)
-    second = Clock(asked[0].origin, model.family.clock(asked)).on_recording(float(time[1]))
-    given = recordings_of(state)
-    if list(choices) == model.family.implied_choices(state["question"], given):
+    second = Clock(asked[0].origin, model.family.clock(asked)).on_recording(time)
+    if list(choices) == model.family.implied_choices(state["question"], [whole]):
         return f"{round(second)} s"
-    return min(choices, key=lambda choice: abs(float(_SECONDS.fullmatch(choice)[1]) - second))  # pyright: ignore[reportOptionalSubscript]
+    return min(zip(choices, named, strict=True), key=lambda choice: choice[1].away(second))[0]
