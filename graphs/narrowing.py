@@ -148,7 +148,7 @@ class _Narrowing:
             end = min(self._duration, float(math.ceil(time + AROUND[1])))
             if self._may_hear(start, end):
                 notes = _over(self._listen(start, end), time - AHEAD, time + BEHIND)
-                place = _Place(start, end, max(map(self._sought.sure, notes)))
+                place = _Place(start, end, max(map(self._sought.apart, notes)))
                 best = place if best is None or place.score > best.score else best
         if best is not None:
             self.found.window = (best.start, best.end)

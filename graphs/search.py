@@ -200,12 +200,10 @@ class _Search:
     def _hear(self, ref: AudioRef, listens: list[SearchListen]) -> list[Note]:
         """Listen, and say what each token tells, on the clock of the whole recording."""
         engine = self.model.engine
-        (features,) = engine.features([ref])
+        assert isinstance(engine, TorchEngine)
+        notes = engine.notes(ref)
         listens.append(self._listen(ref))
-        return [
-            Note(ref.origin + note.start, ref.origin + note.end, note.sounds)
-            for note in self.family.notes(ref, features)
-        ]
+        return [Note(ref.origin + note.start, ref.origin + note.end, note.sounds) for note in notes]
 
     def _listen(self, ref: AudioRef, said: str = "") -> SearchListen:
         """The record of a listen, which is told to whoever follows the run."""

@@ -63,12 +63,15 @@ class Sought:
         )
 
     def sure(self, note: Note) -> float:
-        """The same of a token that is short enough to hold one sound: what else it may be counts against it."""
+        """The same of a token of a stretch that was heard by itself."""
         if not self.names:
             return self.likely(note)
-        named = max(note.sounds.get(name, 0.0) for name in self.names)
+        return max(note.sounds.get(name, 0.0) for name in self.names)
+
+    def apart(self, note: Note) -> float:
+        """The same where each of a few places holds one sound or another: what else it may be counts against it."""
         other = max((there for name, there in note.sounds.items() if name not in self.names), default=0.0)
-        return named * (1.0 - other / 2)
+        return self.sure(note) * (1.0 - other / 2)
 
 
 def voiced(note: Note) -> float:

@@ -38,7 +38,8 @@ def test_a_sound_counts_against_what_is_usual_and_for_less_where_it_may_be_anoth
     sought = Sought.of(notes, "Is a bell heard?", None)
     assert sought.names == ("bell",) and sought.likely(notes[-1]) == pytest.approx(0.5)
     alone = Note(5.0, 6.0, {"bell": 0.8, "dog": 0.0, "voice": 0.0})
-    assert sought.sure(alone) > sought.sure(notes[-1]) > 0
+    assert sought.sure(alone) == sought.sure(notes[-1]) == 0.8
+    assert sought.apart(alone) == 0.8 > sought.apart(notes[-1]) > 0
     assert voiced(notes[-1]) == 0.7 and voiced(Note(0.0, 1.0, {"dog": 1.0})) == 0.0
 
 
