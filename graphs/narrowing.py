@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from echo_agent.families.base import Note
 from echo_agent.graphs.sought import Sought, voiced
 
-LOOKS = 4
+LOOKS = 5
 """Most listens that narrow, if the budget of re-listens allows for so many."""
-CLOSE = 120.0
+CLOSE = 160.0
 """Seconds of a stretch from which on it is not narrowed any more: the policy itself points at places in it."""
 LEAST = 30.0
 """Seconds of the shortest stretch that is heard by itself."""
@@ -46,11 +46,16 @@ HEM = 4.0
 """Seconds on either side of a token in which somebody speaks."""
 LEAD, TAIL = 2.0, 3.0
 """Seconds that a window has before and after what is said, and before or after the sound next to it."""
-NARROW = 40.0
-"""Seconds of the longest window in which a sound and what is said next to it are asked about together."""
+NARROW = 20.0
+"""Seconds of the longest window in which a sound and what is said next to it are asked about together: what is said is
+understood in it without another listen."""
+CERTAIN = 0.9
+"""A policy that is so sure of its answer in a window is not asked about another."""
 
 Hear = Callable[[float, float], list[Note]]
 """Listens to a stretch of the recording, and says what each token of it tells, at seconds on the recording."""
+Sure = Callable[[float, float], float]
+"""How sure the policy is of its answer, 0 to 1, if it is asked about a stretch."""
 
 
 @dataclass
@@ -83,6 +88,16 @@ class _Find:
     at: int
     """Which token tells most."""
 
+    @property
+    def sound(self) -> Note:
+        """The token that tells most."""
+        return self.notes[self.at]
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """Where the stretch is."""
+        return self.place.start, self.place.end
+
 
 def narrow(
     duration: float,
@@ -92,6 +107,7 @@ def narrow(
     looks: int,
     seconds: float = math.inf,
     longest: float = math.inf,
+    sure: Sure | None = None,
 ) -> Narrowed:
     """Find the stretch that a question is best asked of.
 
@@ -103,8 +119,9 @@ def narrow(
         looks: How often ``hear`` may be called.
         seconds: How much it may listen to in all.
         longest: Seconds that it may listen to at once.
+        sure: Asks the policy about a stretch that was heard, where its answer can tell whether it is the right one.
     """
-    search = _Narrowing(duration, first, hear, sought, looks, seconds, longest)
+    search = _Narrowing(duration, first, hear, sought, looks, seconds, longest, sure)
     if sought.times:
         search.among_times()
     elif sought.side:
@@ -126,16 +143,19 @@ class _Narrowing:
         looks: int,
         seconds: float,
         longest: float,
+        sure: Sure | None,
     ) -> None:
         self.found = Narrowed()
         self._duration, self._first, self._sought = duration, first, sought
         self._hear, self._looks, self._seconds, self._longest = hear, looks, seconds, longest
+        self._sure = sure
+        self._surest, self._certain = -1.0, False
 
     def down(self) -> None:
         """Go to the sound that is looked for, and ask about the stretch in which it was heard."""
-        best, left = self._best(self._looks)
+        best, left = self._best()
         if best is not None:
-            self.found.window = (best.place.start, best.place.end)
+            self.found.window = best.stretch
         elif self.found.heard:  # the budget ended on the way down: the best stretch of the last listen
             self.found.window = (left[0].start, left[0].end) if left else self.found.heard[-1]
 
@@ -154,48 +174,88 @@ class _Narrowing:
             self.found.window = (best.start, best.end)
 
     def beside(self) -> None:
-        """Go to the sound, from there to the nearest voice on the side that is asked about, and ask about that."""
-        best, _ = self._best(self._looks - 1)  # one is left for the window
-        if best is None:
-            return self.down()
-        self.found.window = (best.place.start, best.place.end)
-        sound, side = best.notes[best.at], self._sought.side
-        said = self._said(best.notes, sound)
-        edge = best.place.end if side > 0 else best.place.start
-        beyond = [note for note in self._first if side * ((note.start + note.end) / 2 - edge) > 0]
-        for note in sorted(beyond, key=lambda one: side * one.start):
-            start, end = self._around(note.start - HEM, note.end + HEM)
-            if said is None and self._looks > 1 and voiced(note) >= VOICED and self._may_hear(start, end):
-                said = self._said(self._listen(start, end), sound)
+        """Go to the sound, from there to the nearest voice on the side that is asked about, and ask about that.
+
+        Where the policy is not sure of its answer there, the next place is tried. Two listens are kept for the case
+        that nobody speaks near any place: one to the voice that is nearest to the best of them, and one to the window.
+        """
+        ready: list[_Find] = []
+        silent: list[_Find] = []
+        best, places = 0.0, self._places(self._first)
+        while places and self._looks > (2 if silent and not ready else 1) and not self._certain:
+            place = places.pop(0)
+            if place.score < HOPELESS * best:
+                break
+            find, wide = self._look(place)
+            if wide is not None:
+                places = sorted([*self._places(wide)[:3], *places], key=lambda one: -one.score)
+            if find is None:
+                continue
+            best = max(best, find.place.score)
+            (ready if self._speaks_next(find.notes, find.at) else silent).append(find)
+            if ready and self._sure is not None and self._looks != 2:  # two are one more place and a window
+                self._try(ready.pop())
+                best = 0.0  # if that was not it, others that promise less may be
+        left = sorted([*ready, *silent], key=lambda one: -one.place.score)
+        for find in left:
+            if self._looks > 0 and not self._certain:
+                self._try(find)
+        if self.found.window is None and self.found.heard:
+            self.found.window = left[0].stretch if left else self.found.heard[-1]
+
+    def _try(self, find: _Find) -> None:
+        """Hear the window of a sound and what is said next to it, and take it if the policy is surer of no other."""
+        sound, said = find.sound, self._said(find.notes, find.sound) or self._said_far(find)
         if said is None:
             return
         start, end = min(said[0], sound.start) - LEAD, max(said[1], sound.end) + TAIL
         if end - start > NARROW:
             start, end = said[0] - LEAD, said[1] + TAIL
         start, end = float(math.floor(max(0.0, start))), min(self._duration, float(math.ceil(end)))
-        if self._may_hear(start, end):
-            self._listen(start, end)
-            self.found.window = (start, end)
+        if not self._may_hear(start, end):
+            return
+        self._listen(start, end)
+        sure = 1.0 if self._sure is None else self._sure(start, end)
+        self._certain = sure >= CERTAIN
+        if sure * find.place.score > self._surest:
+            self._surest, self.found.window = sure * find.place.score, (start, end)
+
+    def _said_far(self, find: _Find) -> tuple[float, float] | None:
+        """What is said next, where that is beyond the stretch in which a sound was heard."""
+        side = self._sought.side
+        edge = find.place.end if side > 0 else find.place.start
+        beyond = [note for note in self._first if side * ((note.start + note.end) / 2 - edge) > 0]
+        for note in sorted(beyond, key=lambda one: side * one.start):
+            start, end = self._around(note.start - HEM, note.end + HEM)
+            if voiced(note) >= VOICED and self._looks > 1 and self._may_hear(start, end):
+                said = self._said(self._listen(start, end), find.sound)
+                if said is not None:
+                    return said
+        return None
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
-    def _best(self, looks: int) -> tuple[_Find | None, list[_Place]]:
+    def _best(self) -> tuple[_Find | None, list[_Place]]:
         """Hear the stretches that promise most; the best of those that need no narrowing, and what was not heard."""
         best: _Find | None = None
-        places, kept = self._places(self._first), self._looks - looks
-        while places and self._looks > kept:
+        places = self._places(self._first)
+        while places and self._looks > 0:
             place = places.pop(0)
             if best is not None and place.score < HOPELESS * best.place.score:
                 break
-            if _is_known(place, self.found.heard) or not self._may_hear(place.start, place.end):
-                continue
-            notes = self._listen(place.start, place.end)
-            if place.end - place.start > CLOSE:
-                places = sorted([*self._places(notes)[:3], *places], key=lambda one: -one.score)
-                continue
-            find = self._find(place, notes)
-            best = find if best is None or find.place.score > best.place.score else best
+            find, wide = self._look(place)
+            if wide is not None:
+                places = sorted([*self._places(wide)[:3], *places], key=lambda one: -one.score)
+            if find is not None and (best is None or find.place.score > best.place.score):
+                best = find
         return best, places
+
+    def _look(self, place: _Place) -> tuple[_Find | None, list[Note] | None]:
+        """Hear a stretch, if it may be and was not: what was found, or what it told where it is still too wide."""
+        if _is_known(place, self.found.heard) or not self._may_hear(place.start, place.end):
+            return None, None
+        notes = self._listen(place.start, place.end)
+        return (None, notes) if place.end - place.start > CLOSE else (self._find(place, notes), None)
 
     def _find(self, place: _Place, notes: list[Note]) -> _Find:
         """What a stretch turned out to hold; where somebody should speak next to it, that tells too."""

@@ -134,3 +134,22 @@ def test_of_two_places_that_sound_alike_the_one_next_to_a_voice_is_taken() -> No
     ears = Ears({700.0: "bell", 706.0: "dog", 2345.0: "bell", 2352.0: "voice"})
     search = found(ears, "Which digits are said right after the bell?")
     assert search.window is not None and search.window[0] < 2345.0 < search.window[1]
+
+
+def test_where_the_policy_is_not_sure_in_one_window_the_next_place_is_tried() -> None:
+    ears = Ears({700.0: "bell", 706.0: "voice", 2345.0: "bell", 2352.0: "voice"})
+    first = ears(0.0, HOUR)
+    sought = Sought.of(first, "Which digits are said right after the bell?", None)
+    asked: list[tuple[float, float]] = []
+
+    def sure(start: float, end: float) -> float:
+        asked.append((start, end))
+        return 0.99 if start < 2352.0 < end else 0.1
+
+    search = narrow(HOUR, first, ears, sought, 5, sure=sure)
+    assert search.window is not None and search.window[0] < 2352.0 < search.window[1]
+    assert len(asked) == 2 and len(search.heard) == 4
+    ears.heard.clear()
+    at_once = narrow(HOUR, first, ears, sought, 5, sure=lambda start, end: 0.99)
+    assert at_once.window is not None and at_once.window[0] < 706.0 < at_once.window[1]
+    assert len(at_once.heard) == 2

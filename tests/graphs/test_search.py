@@ -22,7 +22,8 @@ from echo_agent.graphs import (
     initial_state,
 )
 from echo_agent.graphs.calls import replies_of
-from echo_agent.graphs.search import SearchRecord, windows_of
+from echo_agent.graphs.search import windows_of
+from echo_agent.graphs.search_record import SearchRecord
 from echo_agent.messages import trajectory_of
 from echo_agent.results import result_of
 from echo_agent.stores import RecordingStore
