@@ -107,7 +107,7 @@ def main() -> None:
     with EchoAgent.from_pretrained(args.model, "cpu") as agent, path.open("a") as file:
         heard: set[str] = set()
         for name, sample in samples:
-            for relistens in (LISTENS - 1, 0):
+            for relistens in (0, LISTENS - 1):
                 if (sample.id, relistens) in done:
                     continue
                 row = asked(agent, args.out, name, sample, relistens)
@@ -123,7 +123,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of all questions."""
     searched = [row for row in rows if row["relistens"]]
     once = {row["id"]: row for row in rows if not row["relistens"]}
-    first = [row for row in searched if row["first"]]
+    first = [row for row in rows if row["first"]]
     further = [row for row in searched if not row["first"]]
     chance = [1 / len(row["choices"]) for row in searched if row["choices"]]
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from echo_agent.families.base import Note
-from echo_agent.graphs.sought import Sought, voiced
+from echo_agent.graphs.sought import VOICES, Sought, voiced
 
 LOOKS = 5
 """Most listens that narrow, if the budget of re-listens allows for so many."""
@@ -87,6 +87,8 @@ class _Find:
     """What it told, token by token."""
     at: int
     """Which token tells most."""
+    spoken: bool
+    """Whether somebody speaks next to it, on the side that is asked about."""
 
     @property
     def sound(self) -> Note:
@@ -192,7 +194,7 @@ class _Narrowing:
             if find is None:
                 continue
             best = max(best, find.place.score)
-            (ready if self._speaks_next(find.notes, find.at) else silent).append(find)
+            (ready if find.spoken else silent).append(find)
             if ready and self._sure is not None and self._looks != 2:  # two are one more place and a window
                 self._try(ready.pop())
                 best = 0.0  # if that was not it, others that promise less may be
@@ -260,22 +262,33 @@ class _Narrowing:
     def _find(self, place: _Place, notes: list[Note]) -> _Find:
         """What a stretch turned out to hold; where somebody should speak next to it, that tells too."""
         scores = [self._sought.sure(note) for note in notes]
+        spoken = [False] * len(notes)
         if self._sought.side:
+            spoken = self._spoken_next(notes)
             scores = [
-                score if self._speaks_next(notes, at) else SILENT * score for at, score in enumerate(scores)
+                score if next_to else SILENT * score for score, next_to in zip(scores, spoken, strict=True)
             ]
         at = max(range(len(notes)), key=lambda i: scores[i])
-        return _Find(_Place(place.start, place.end, scores[at]), notes, at)
+        return _Find(_Place(place.start, place.end, scores[at]), notes, at, spoken[at])
 
-    def _speaks_next(self, notes: Sequence[Note], at: int) -> bool:
-        """Whether what is heard next to a token, on the side that is asked about, is a voice."""
-        side, other = self._sought.side, [name for name in notes[at].sounds if name not in self._sought.names]
-        for i in range(at, len(notes) if side > 0 else -1, side):
-            if voiced(notes[i]) >= VOICED:
-                return True
-            if abs(i - at) > 1 and max((notes[i].sounds[name] for name in other), default=0.0) >= VOICED:
-                return False
-        return False
+    def _spoken_next(self, notes: Sequence[Note]) -> list[bool]:
+        """Of each token whether what is heard next, on the side that is asked about, is a voice."""
+        side, named = self._sought.side, {*self._sought.names, *VOICES}
+        voices = [voiced(note) >= VOICED for note in notes]
+        others = [
+            max((there for name, there in note.sounds.items() if name not in named), default=0.0) >= VOICED
+            for note in notes
+        ]
+
+        def spoken(at: int) -> bool:
+            for i in range(at, len(notes) if side > 0 else -1, side):
+                if voices[i]:
+                    return True
+                if abs(i - at) > 1 and others[i]:  # a sound lasts for a token or two
+                    return False
+            return False
+
+        return [spoken(at) for at in range(len(notes))]
 
     def _said(self, notes: Sequence[Note], sound: Note) -> tuple[float, float] | None:
         """The nearest stretch in which somebody speaks, on the side of the sound that is asked about."""
