@@ -166,19 +166,22 @@ class _Search:
         if left < budget.answer_tokens:
             return 0.0
         question, own = self._put((start, end))
-        options = dict(context.options) | {
+        options: dict[str, Any] = {
+            **context.options,
             "temperature": 0.0,
             "seed": context.seed,
             "run": self._state["run"],
+            "reserve": 0,
         }
-        options |= {"choices": tuple(own or self._choices or ())} if context.guided else {}
+        if context.guided:
+            options["choices"] = tuple(own or self._choices or ())
         said: list[BaseMessage] = [question]
-        reply = self.model.invoke(said, max_new_tokens=left, reserve=0, **options)
+        reply = self.model.invoke(said, max_new_tokens=left, **options)
         said.append(reply)
         self._spent["tokens"] += sampled_tokens(reply)
         if extract_answer(transcript(said), ended=finish_of(reply) == "eos") is None:
             said += no_more(reply)
-            said.append(self.model.invoke(said, max_new_tokens=budget.answer_tokens, reserve=0, **options))
+            said.append(self.model.invoke(said, max_new_tokens=budget.answer_tokens, **options))
         answered = extract_answer(transcript(said), ended=finish_of(said[-1]) == "eos") is not None
         return confidence_of(said, self.family) if answered else 0.0
 
