@@ -140,7 +140,10 @@ def _repeat(benchmark: Benchmark, summary: dict[str, Any]) -> str:
 
 def _table(table: tables.Table) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+        texts = (
+            html.escape(cell).replace(" to ", "&nbsp;to&nbsp;") for cell in cells
+        )  # no break in an interval
+        return f"<tr>{''.join(f'<{tag}>{text}</{tag}>' for text in texts)}</tr>"
 
     return f"<table>{line(table.head, 'th')}{''.join(line(row, 'td') for row in table.rows)}</table>"
 
