@@ -4,12 +4,14 @@ Mixes the first recordings of EchoBench's sets *hour_sparse* and *hour_dense* (2
 a sound bank) and asks their questions twice: with a search of at most six listens of 48 audio tokens
 (``max_relistens=5``), and with the one listen to the whole, which costs as much as each of them (``max_relistens=0``).
 *Found* says that the stretch that the question was asked of holds all of the first gold span; *correct* is what the
-evaluation calls so.
+evaluation calls so. Questions whose choices are times tell where to listen, so *open* counts those of no such choices
+apart.
 
     python benchmarks/hours.py BANK OUT [--scenes 2] [--questions 12] [--model echo-nano]
 
-Writes a line per question to ``OUT/hours.jsonl`` and prints one JSON line. ``ratio`` is the share of questions that are
-answered rightly after a search (goal: 0.6, where one listen is at chance). Times are seconds of the processor and, in
+Writes a line per question to ``OUT/hours.jsonl`` and prints one JSON line; with a file that is begun, it goes on where
+that ends. ``ratio`` is the share of questions that are answered rightly after a search (goal: 0.6, where one listen is
+at chance), with Wilson's interval at 95 %. Times are seconds of the processor and, in
 names that end in ``wall``, of the clock; *first* is the first listen to an hour (goal: under a minute on two cores),
 *further* each question after it (goal: under two seconds).
 """
@@ -28,6 +30,8 @@ from echo_agent.finetune.data.echobench import HOURS, _grammar, _mixed
 from echo_agent.finetune.data.pipeline import QuestionSet, questions_of
 from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.data.tally import Tally
+from echo_agent.graphs.clocks import second_of
+from echo_agent.scores import wilson
 
 LISTENS = 6
 
@@ -55,6 +59,7 @@ def asked(agent: EchoAgent, out: Path, name: str, sample: Sample, relistens: int
     return {
         "set": name,
         "id": sample.id,
+        "record": sample.record,
         "seconds": sample.duration,
         "category": sample.category,
         "relistens": relistens,
@@ -96,55 +101,69 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     samples = questions(args.bank, args.out, args.scenes, args.questions, args.seed)
-    rows: list[dict[str, Any]] = []
-    first: list[dict[str, Any]] = []
-    with EchoAgent.from_pretrained(args.model, "cpu") as agent, (args.out / "hours.jsonl").open("w") as file:
+    path = args.out / "hours.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(row["id"], row["relistens"]) for row in rows}
+    with EchoAgent.from_pretrained(args.model, "cpu") as agent, path.open("a") as file:
         heard: set[str] = set()
         for name, sample in samples:
             for relistens in (0, LISTENS - 1):
+                if (sample.id, relistens) in done:
+                    continue
                 row = asked(agent, args.out, name, sample, relistens)
-                (rows if sample.audio in heard or relistens else first).append(row)
+                row["first"] = sample.audio not in heard
                 heard.add(sample.audio)
+                rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
-    every = rows + first
-    print(json.dumps(summary(every, first, rows)))
+    print(json.dumps(summary(rows)))
 
 
-def summary(
-    every: list[dict[str, Any]], first: list[dict[str, Any]], rows: list[dict[str, Any]]
-) -> dict[str, Any]:
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of all questions."""
-    searched = [row for row in every if row["relistens"]]
-    once = [row for row in every if not row["relistens"]]
-
-    def share(some: list[dict[str, Any]], what: str) -> float | None:
-        return round(sum(row[what] for row in some) / len(some), 3) if some else None
-
-    by_set = {
-        name: {
-            "questions": len(some),
-            "found": share(some, "found"),
-            "correct": share(some, "correct"),
-            "one_listen": share([row for row in once if row["set"] == name], "correct"),
-        }
-        for name in (which.name for which in HOURS)
-        if (some := [row for row in searched if row["set"] == name])
-    }
+    searched = [row for row in rows if row["relistens"]]
+    once = {row["id"]: row for row in rows if not row["relistens"]}
+    first = [row for row in rows if row["first"]]
+    further = [row for row in searched if not row["first"]]
     chance = [1 / len(row["choices"]) for row in searched if row["choices"]]
+
+    def figures(some: list[dict[str, Any]]) -> dict[str, Any]:
+        right = sum(row["correct"] for row in some)
+        blind = [once[row["id"]] for row in some if row["id"] in once]
+        return {
+            "questions": len(some),
+            "found": sum(row["found"] for row in some),
+            "correct": right,
+            "interval": [round(bound, 3) for bound in wilson(right, len(some))],
+            "one_listen": sum(row["correct"] for row in blind),
+            "one_listen_interval": [
+                round(bound, 3) for bound in wilson(sum(row["correct"] for row in blind), len(blind))
+            ],
+        }
+
+    def by(key: str) -> dict[str, Any]:
+        names = dict.fromkeys(row[key] for row in searched)
+        return {name: figures([row for row in searched if row[key] == name]) for name in names}
+
     return {
-        "ratio": share(searched, "correct"),
-        "found": share(searched, "found"),
-        "one_listen": share(once, "correct"),
+        "ratio": round(sum(row["correct"] for row in searched) / len(searched), 3),
+        **figures(searched),
         "chance": round(sum(chance) / max(1, len(searched)), 3),
-        "questions": len(searched),
         "most_listens": max(row["listens"] for row in searched),
-        "sets": by_set,
+        "recordings": len({row["record"] for row in searched}),
+        "open": figures([row for row in searched if not is_time(row)]),
+        "sets": by("set"),
+        "categories": by("category"),
         "first_per_hour": round(3600 * median(row["process"] / row["seconds"] for row in first), 1),
         "first_per_hour_wall": round(3600 * median(row["wall"] / row["seconds"] for row in first), 1),
-        "further": round(median(row["process"] for row in rows), 2),
-        "further_wall": round(median(row["wall"] for row in rows), 2),
+        "further": round(median(row["process"] for row in further), 2),
+        "further_wall": round(median(row["wall"] for row in further), 2),
     }
+
+
+def is_time(row: dict[str, Any]) -> bool:
+    """Whether the choices of a question are seconds of the recording."""
+    return bool(row["choices"]) and all(second_of(choice) is not None for choice in row["choices"])
 
 
 if __name__ == "__main__":

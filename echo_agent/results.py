@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from echo_agent.answers import ANSWER
 from echo_agent.chat import FINISH_KEY, TIMINGS_KEY, TOKENS_KEY, WEIGHTS_KEY
 from echo_agent.controls import Status
 from echo_agent.errors import EchoAgentError
 from echo_agent.graphs.calls import replies_of
-from echo_agent.graphs.search import SearchRecord
+from echo_agent.graphs.search_record import SearchRecord
 from echo_agent.graphs.state import current
-from echo_agent.graphs.usage import sampled_tokens
-from echo_agent.messages import delta_of, trajectory_of, transcript
+from echo_agent.graphs.usage import confidence_of, sampled_tokens
+from echo_agent.messages import trajectory_of, transcript
 from echo_agent.tools import Reply
 from echo_agent.trajectory import Trajectory
 
@@ -158,7 +156,7 @@ def result_of(
     result = EchoResult(
         answer=state["answer"],
         status=state["status"],
-        confidence=_confidence(messages, family) if answered and family is not None else None,
+        confidence=confidence_of(messages, family) if answered and family is not None else None,
         forced=answered and bool(state["budget_exhausted"] or steps[-1][TOKENS_KEY].get("steered")),
         budget_exhausted=state["budget_exhausted"],
         choice_index=state["choice_index"],
@@ -196,27 +194,6 @@ def not_understood(model: str, note: str) -> EchoResult:
         text="",
         notes=(note,),
     )
-
-
-def _confidence(messages: Sequence[BaseMessage], family: Family) -> float:
-    """Probability of what was sampled of the last answer of a run."""
-    deltas = [delta for message in messages if (delta := delta_of(message)) is not None]
-    tokens = [
-        (token, segment.logprobs[i] if segment.logprobs else 0.0)
-        for delta in deltas
-        for segment in delta.segments
-        for i, token in enumerate(segment.ids)
-    ]
-    ids = [token for token, _ in tokens]
-    first = len(ids) - 1  # of the tokens that hold the last opening tag
-    while first > 0 and ANSWER not in family.detokenize(ids[first:]):
-        first -= 1
-    end = first + 1
-    while end < len(ids) and ANSWER not in family.detokenize(ids[first:end]):
-        end += 1
-    if not family.detokenize(ids[first:end]).endswith(ANSWER):
-        end -= 1  # its last token holds some of the answer too
-    return math.exp(sum(logprob for _, logprob in tokens[end:]))
 
 
 def _first_listens(messages: Sequence[BaseMessage]) -> list[str]:

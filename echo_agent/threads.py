@@ -20,7 +20,7 @@ from pydantic import BaseModel, InstanceOf, ValidationError
 from echo_agent.audio.references import AudioRef
 from echo_agent.controls import Status
 from echo_agent.errors import QuestionError
-from echo_agent.graphs.search import SearchRecord
+from echo_agent.graphs.search_record import SearchRecord
 from echo_agent.graphs.serializer import checkpoint_serializer
 from echo_agent.graphs.state import ListeningOutput, Spent
 from echo_agent.locks import Lock, lock_entry

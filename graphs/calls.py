@@ -18,7 +18,7 @@ from echo_agent.audio.recording import AudioRef
 from echo_agent.chat import ERRORS_KEY, TOKENS_KEY, ChatLALM
 from echo_agent.graphs.control import right_crop, silent_crop, wrong_crop
 from echo_agent.graphs.review import review
-from echo_agent.graphs.search import asked_of
+from echo_agent.graphs.search_record import asked_of
 from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current
 from echo_agent.graphs.usage import finish_of
 from echo_agent.messages import FORCE_KEY, message_id
@@ -89,16 +89,7 @@ def answer_calls(state: ListeningState, context: ListeningContext, *, ask: bool)
     answers: list[ToolMessage] = []
     for call in calls_of(last):
         reply = desk.answer(call, ask=ask)
-        answers.append(
-            ToolMessage(
-                reply.content,
-                artifact=reply.to_json(),
-                tool_call_id=call.id,
-                name=TOOL_NAME,
-                status="success" if reply.ref else "error",
-                id=message_id(),
-            )
-        )
+        answers.append(_answered(call, reply))
     write = get_stream_writer()
     for event in desk.events:
         write(event)
@@ -109,6 +100,26 @@ def answer_calls(state: ListeningState, context: ListeningContext, *, ask: bool)
         update["messages"] = [*answers, request_answer(desk.exhausted)]
         update["budget_exhausted"] = True
     return update
+
+
+def no_more(message: BaseMessage) -> list[BaseMessage]:
+    """What a message is answered with where nothing more may be heard: each call, and the request for the answer."""
+    return [
+        *(_answered(call, Reply(outcome="exhausted")) for call in calls_of(message)),
+        request_answer("off"),
+    ]
+
+
+def _answered(call: RawCall, reply: Reply) -> ToolMessage:
+    """The tool message that answers a call."""
+    return ToolMessage(
+        reply.content,
+        artifact=reply.to_json(),
+        tool_call_id=call.id,
+        name=TOOL_NAME,
+        status="success" if reply.ref else "error",
+        id=message_id(),
+    )
 
 
 def _within(spans: Sequence[tuple[float, float]], recording: AudioRef) -> tuple[tuple[float, float], ...]:

@@ -50,16 +50,8 @@ from echo_agent.chat import ChatLALM
 from echo_agent.graphs.calls import answer_calls, calls_of, is_forced
 from echo_agent.graphs.question import next_question, reads_files
 from echo_agent.graphs.reason import Update, areason, reason
-from echo_agent.graphs.search import (
-    SearchRecord,
-    asearch,
-    begin_search,
-    choices_of,
-    is_on_own_clock,
-    on_recording,
-    search,
-    takes_notes,
-)
+from echo_agent.graphs.search import asearch, begin_search, search, takes_notes
+from echo_agent.graphs.search_record import SearchRecord, choices_of, is_on_own_clock, on_recording
 from echo_agent.graphs.state import (
     ListeningContext,
     ListeningInput,

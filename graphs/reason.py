@@ -28,7 +28,7 @@ from echo_agent.answers import ANSWER
 from echo_agent.chat import ChatLALM
 from echo_agent.graphs.calls import MARGIN, calls_of, is_forced, request_answer
 from echo_agent.graphs.hearing import AudioRefusals, check_hears
-from echo_agent.graphs.search import choices_of
+from echo_agent.graphs.search_record import choices_of
 from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, current
 from echo_agent.graphs.usage import finish_of, sampled_tokens, written_tokens
 from echo_agent.messages import holds_audio_data

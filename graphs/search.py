@@ -13,7 +13,7 @@ was written for the timeline counts as tokens; once half of the budget is spent,
 
 Every control searches alike: what is controlled is what the policy hears when it calls. Only references and words are
 kept in the state. What was heard, what was never heard and where the question was asked is part of the result
-(:class:`SearchRecord`). Times are seconds on the whole recording.
+(:mod:`echo_agent.graphs.search_record`). Times are seconds on the whole recording.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from math import ceil, inf
-from typing import Any, NamedTuple
+from typing import Any
 
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.config import get_stream_writer
-from pydantic import BaseModel, ConfigDict, Field
 
-from echo_agent.answers import answer_kind, as_written, question_text
+from echo_agent.answers import as_written, extract_answer, question_text
 from echo_agent.audio.recording import AudioRef
 from echo_agent.chat import ChatLALM
 from echo_agent.engine import TorchEngine
 from echo_agent.errors import RecordingTooLongError
 from echo_agent.families.base import TAIL, Family, Note
-from echo_agent.graphs.narrowing import LOOKS, narrow, scoring
+from echo_agent.graphs.calls import no_more
+from echo_agent.graphs.clocks import asked_times
+from echo_agent.graphs.narrowing import CLOSE, LOOKS, narrow
+from echo_agent.graphs.search_record import SearchListen, SearchRecord, clock_choices, window_of
+from echo_agent.graphs.sought import Sought
 from echo_agent.graphs.state import ListeningContext, ListeningState, Spent, recordings_of
-from echo_agent.graphs.usage import sampled_tokens
-from echo_agent.messages import QUESTION_KEY, audio_block
+from echo_agent.graphs.usage import confidence_of, finish_of, sampled_tokens
+from echo_agent.messages import QUESTION_KEY, audio_block, transcript
 
 NOTED = "What is heard in this part of the recording, and when? Say it in a few words."
 """What a model is asked of every window."""
@@ -44,67 +47,6 @@ NOTE_TOKENS = (8, 64)
 """Fewest and most tokens that are written of a window."""
 SHARE = 0.5
 """Part of a run's tokens that may be spent on the timeline."""
-WHEN = "When is it heard?"
-"""A question for a time."""
-_SECONDS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:s|sec|secs|seconds?)\s*", re.IGNORECASE)
-
-
-class SearchListen(BaseModel):
-    """One listen of a search."""
-
-    model_config = ConfigDict(frozen=True)
-
-    start: float
-    end: float
-    tokens: int
-    """Audio tokens of it."""
-    said: str = Field(default="", exclude_if=lambda value: not value)
-    """What the model wrote about it, where it was asked."""
-
-
-class SearchRecord(BaseModel):
-    """How a long recording was searched."""
-
-    model_config = ConfigDict(frozen=True)
-
-    listens: tuple[SearchListen, ...] = ()
-    """The first listens, which cover what was heard at all, and then those that narrowed, in order."""
-    window: tuple[float, float] | None = None
-    """The stretch that the question was asked of; None where it was asked of the whole."""
-    unheard: tuple[tuple[float, float], ...] = ()
-    """What was never heard, not even coarsely."""
-    done: bool = Field(default=False, exclude=True)
-    """Whether the question may be asked."""
-    choices: tuple[str, ...] | None = Field(default=None, exclude=True)
-    """What the answer is limited to on the clock of the window, where that differs from what was given."""
-
-    def notes(self, model: str) -> tuple[str, ...]:
-        """What a person should know of it, in sentences."""
-        tokens = sum(listen.tokens for listen in self.listens)
-        times = "one listen" if len(self.listens) == 1 else f"{len(self.listens)} listens"
-        where = "of the whole" if self.window is None else f"of {_span(*self.window)}, where its clock begins"
-        told = [
-            f"it is longer than {model} can be asked about at once: it was searched in {times} ({tokens} audio "
-            f"tokens), and the question was asked {where}"
-        ]
-        if self.window is not None:
-            coarsest = max((listen.end - listen.start) / listen.tokens for listen in self.listens)
-            told.append(f"all else was heard with one audio token for {coarsest:.1f} s or less")
-        if self.unheard:
-            spans = ", ".join(_span(*span) for span in self.unheard)
-            told.append(f"never heard: {spans}; a larger budget of tokens (max_new_tokens) hears more")
-        return tuple(told)
-
-    def to_state(self) -> dict[str, Any]:
-        """Plain JSON, with what the graph needs to go on."""
-        hidden = {"done": self.done, "choices": None if self.choices is None else list(self.choices)}
-        return self.model_dump(mode="json") | hidden
-
-    @classmethod
-    def of(cls, state: Any) -> SearchRecord | None:
-        """The search of a run; None where there is none."""
-        found = state.get("search")
-        return None if found is None else cls.model_validate(found)
 
 
 def begin_search(recordings: Sequence[AudioRef], context: ListeningContext) -> dict[str, Any] | None:
@@ -183,15 +125,21 @@ class _Search:
             self._spent["seconds"] += end - start
             return self._hear(self._ref.window(int(start), end), listens)
 
-        score = scoring(first, self._question, self._choices)
+        named = asked_times(self._question, self._choices, self._ref, CLOSE) or ()
+        times = [one.start for one in named if one.start == one.end]
+        sought = Sought.of(first, self._question, self._choices, times)
         budget = self._context.budget
-        looks = min(LOOKS, max(0, budget.max_relistens - 1))  # a call is left to the policy
+        own = (
+            0 if named or sought.side else 1
+        )  # a call is left to the policy, where the search does not end in seconds
+        looks = min(LOOKS, max(0, budget.max_relistens - own))
         seconds = inf if budget.max_seconds is None else budget.max_seconds
         longest = inf if family.streams else family.limits.longest_recording
-        found = narrow(self._ref.duration, first, hear, score, looks, seconds, longest)
+        sure = self._sure if self._choices else None
+        found = narrow(self._ref.duration, first, hear, sought, looks, seconds, longest, sure)
         window = found.window
         if window is None and not family.streams:
-            best = max(first, key=score)
+            best = max(first, key=sought.likely)
             near = next(ref for ref in whole if ref.origin <= best.start < ref.origin + ref.duration)
             window = (near.origin, near.origin + near.duration)
         return self._done(self._record.model_copy(update={"listens": tuple(listens), "window": window}))
@@ -199,12 +147,10 @@ class _Search:
     def _hear(self, ref: AudioRef, listens: list[SearchListen]) -> list[Note]:
         """Listen, and say what each token tells, on the clock of the whole recording."""
         engine = self.model.engine
-        (features,) = engine.features([ref])
+        assert isinstance(engine, TorchEngine)
+        notes = engine.notes(ref)
         listens.append(self._listen(ref))
-        return [
-            Note(ref.origin + note.start, ref.origin + note.end, note.sounds)
-            for note in self.family.notes(ref, features)
-        ]
+        return [Note(ref.origin + note.start, ref.origin + note.end, note.sounds) for note in notes]
 
     def _listen(self, ref: AudioRef, said: str = "") -> SearchListen:
         """The record of a listen, which is told to whoever follows the run."""
@@ -212,6 +158,32 @@ class _Search:
         made = SearchListen(start=start, end=end, tokens=self.family.audio_tokens(ref), said=said)
         self._writes({"type": "search", **made.model_dump(mode="json")})
         return made
+
+    def _sure(self, start: float, end: float) -> float:
+        """How sure the policy is of its answer, 0 to 1, if it is asked about a stretch and may not listen again."""
+        budget, context = self._context.budget, self._context
+        left = (budget.max_new_tokens - self._spent["tokens"]) // 2
+        if left < budget.answer_tokens:
+            return 0.0
+        question, own = self._put((start, end))
+        options: dict[str, Any] = {
+            **context.options,
+            "temperature": 0.0,
+            "seed": context.seed,
+            "run": self._state["run"],
+            "reserve": 0,
+        }
+        if context.guided:
+            options["choices"] = tuple(own or self._choices or ())
+        said: list[BaseMessage] = [question]
+        reply = self.model.invoke(said, max_new_tokens=left, **options)
+        said.append(reply)
+        self._spent["tokens"] += sampled_tokens(reply)
+        if extract_answer(transcript(said), ended=finish_of(reply) == "eos") is None:
+            said += no_more(reply)
+            said.append(self.model.invoke(said, max_new_tokens=budget.answer_tokens, **options))
+        answered = extract_answer(transcript(said), ended=finish_of(said[-1]) == "eos") is not None
+        return confidence_of(said, self.family) if answered else 0.0
 
     # --- by asking about windows --------------------------------------------------------------------------------
 
@@ -255,24 +227,32 @@ class _Search:
 
     # --- the question ---------------------------------------------------------------------------------------------
 
+    def _put(self, window: tuple[float, float] | None) -> tuple[HumanMessage, tuple[str, ...] | None]:
+        """The question about a window or the whole, and the times that its answer is limited to there, if any."""
+        question, choices = self._question, self._choices
+        ref = self._ref if window is None else window_of(self._ref, window)
+        own = clock_choices(self.family, question, choices, self._ref, ref)
+        return _asked(question, choices if own is None else list(own), [audio_block(ref)]), own
+
     def _done(self, record: SearchRecord) -> dict[str, Any]:
         """Put the question, as it is asked now, in the place of the one that was put when the run began."""
-        question, choices, blocks = self._question, self._choices, list[Any]()
+        own: tuple[str, ...] | None = None
         if self.takes_notes:
-            ref = self._ref if record.window is None else window_of(self._ref, record.window)
-            blocks = [audio_block(ref)]
-            own = clock_choices(self.family, question, choices, ref)
-            record = record.model_copy(update={"choices": own})
-            choices = choices if own is None else list(own)
+            message, own = self._put(record.window)
         else:
-            question = f"{timeline(record, self._ref.duration)}\n\n{question}"
-        message = HumanMessage(
-            [*blocks, {"type": "text", "text": question_text(question, choices)}],
-            id=self._state["messages"][-1].id,
-            additional_kwargs={QUESTION_KEY: {"question": question, "choices": choices}},
-        )
-        record = record.model_copy(update={"done": True})
+            question = f"{timeline(record, self._ref.duration)}\n\n{self._question}"
+            message = _asked(question, self._choices, [])
+        message.id = self._state["messages"][-1].id
+        record = record.model_copy(update={"done": True, "choices": own})
         return {"messages": [message], "search": record.to_state(), "spent": self._spent}
+
+
+def _asked(question: str, choices: Sequence[str] | None, heard: Sequence[Any]) -> HumanMessage:
+    """A question as a message, after what is heard."""
+    return HumanMessage(
+        [*heard, {"type": "text", "text": question_text(question, choices)}],
+        additional_kwargs={QUESTION_KEY: {"question": question, "choices": choices}},
+    )
 
 
 def _about(ref: AudioRef) -> list[HumanMessage]:
@@ -285,16 +265,6 @@ def _plain(text: str) -> str:
     return re.sub(r"</?think>", " ", re.split(r"<seg>|<tool_call>", text)[0])
 
 
-def _span(start: float, end: float) -> str:
-    """A span in seconds, for a sentence."""
-    return f"{start:.0f} to {end:.0f} s"
-
-
-def window_of(ref: AudioRef, window: tuple[float, float]) -> AudioRef:
-    """The window of a recording that a question is asked of."""
-    return ref.window(int(window[0]), window[1])
-
-
 def timeline(record: SearchRecord, duration: float) -> str:
     """What was noted of a recording, in words for the model."""
     lines = [
@@ -305,70 +275,3 @@ def timeline(record: SearchRecord, duration: float) -> str:
     ]
     lines += [f"{start:.0f}-{end:.0f} s: not heard" for start, end in record.unheard]
     return "\n".join([*lines, "Listen again to a part of it to hear it."])
-
-
-# --- clocks -----------------------------------------------------------------------------------------------------
-
-
-class Clock(NamedTuple):
-    """How the policy's seconds lie on the recording."""
-
-    origin: float
-    """Second at which its clock begins."""
-    pace: float
-    """Seconds that pass in one of its seconds."""
-
-    def on_recording(self, time: float) -> float:
-        """A time of the policy's, on the recording."""
-        return self.origin + self.pace * time
-
-
-def asked_of(state: ListeningState) -> list[AudioRef]:
-    """The recordings as the policy is asked about them: the window that a search found, in the place of the whole."""
-    recordings, record = recordings_of(state), SearchRecord.of(state)
-    if record is None or record.window is None:
-        return recordings
-    return [window_of(recordings[0], record.window)]
-
-
-def choices_of(state: ListeningState) -> list[str] | None:
-    """What the answer is limited to, on the policy's own clock."""
-    record = SearchRecord.of(state)
-    return list(record.choices) if record is not None and record.choices else state.get("choices")
-
-
-def is_on_own_clock(state: ListeningState) -> bool:
-    """Whether the policy was held to times of a clock of its own."""
-    record = SearchRecord.of(state)
-    return record is not None and record.choices is not None
-
-
-def clock_choices(
-    family: Family, question: str, choices: Sequence[str] | None, ref: AudioRef
-) -> tuple[str, ...] | None:
-    """The whole seconds that an answer is limited to on the clock of a window, where times are asked for; else None.
-
-    Choices are times, and no lengths, where the question asks for one, or where one lies beyond the end of the window.
-    """
-    times = [_SECONDS.fullmatch(choice) for choice in choices or ()]
-    if not times or not all(times):
-        return None
-    if answer_kind(question) != "time" and max(float(time[1]) for time in times if time) <= ref.duration:
-        return None
-    own = family.implied_choices(WHEN, [ref])
-    return None if own is None else tuple(own)
-
-
-def on_recording(answer: str, state: ListeningState, context: ListeningContext) -> str | None:
-    """An answer on the policy's clock as one on the recording: the nearest of the times that it could be."""
-    choices, model = state.get("choices"), context.model
-    time = _SECONDS.fullmatch(answer)
-    assert isinstance(model, ChatLALM)
-    if time is None or not choices:
-        return None
-    asked = asked_of(state)
-    second = Clock(asked[0].origin, model.family.clock(asked)).on_recording(float(time[1]))
-    given = recordings_of(state)
-    if list(choices) == model.family.implied_choices(state["question"], given):
-        return f"{round(second)} s"
-    return min(choices, key=lambda choice: abs(float(_SECONDS.fullmatch(choice)[1]) - second))  # pyright: ignore[reportOptionalSubscript]

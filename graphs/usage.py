@@ -1,13 +1,18 @@
-"""What a message cost and why it ended, for models of every maker."""
+"""What a message cost, why it ended, and how sure its model was of an answer."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from math import ceil
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 
+from echo_agent.answers import ANSWER
 from echo_agent.chat import FINISH_KEY, TOKENS_KEY
+from echo_agent.families.base import Family
+from echo_agent.messages import delta_of
 
 CHARACTERS_PER_TOKEN = 4
 """About what a token holds of plain English; for servers that do not say what a message cost."""
@@ -48,3 +53,24 @@ def finish_of(message: BaseMessage) -> str:
         return metadata[FINISH_KEY]
     finish = metadata.get("finish_reason") or metadata.get("stop_reason") or "stop"
     return {"stop": "eos", "end_turn": "eos", "max_tokens": "length"}.get(finish, finish)
+
+
+def confidence_of(messages: Sequence[BaseMessage], family: Family) -> float:
+    """Probability that the policy gives to the last answer of a run as it is written, its closing tag included."""
+    deltas = [delta for message in messages if (delta := delta_of(message)) is not None]
+    tokens = [
+        (token, segment.logprobs[i] if segment.logprobs else 0.0)
+        for delta in deltas
+        for segment in delta.segments
+        for i, token in enumerate(segment.ids)
+    ]
+    ids = [token for token, _ in tokens]
+    first = len(ids) - 1  # of the tokens that hold the last opening tag
+    while first > 0 and ANSWER not in family.detokenize(ids[first:]):
+        first -= 1
+    end = first + 1
+    while end < len(ids) and ANSWER not in family.detokenize(ids[first:end]):
+        end += 1
+    if not family.detokenize(ids[first:end]).endswith(ANSWER):
+        end -= 1  # its last token holds some of the answer too
+    return math.exp(sum(logprob for _, logprob in tokens[end:]))

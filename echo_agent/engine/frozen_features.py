@@ -73,6 +73,24 @@ class FrozenFeatures:
             features.append(result)
         return features
 
+    def for_notes(self, ref: AudioRef) -> Features:
+        """As much of the features of a listen as its notes take: all of them, where these are at hand.
+
+        Raises:
+            RecordingError: The recording cannot be read.
+            DataError: A file of features is damaged, or the disk is full.
+        """
+        if not self._family.notes_early or (self._files is not None and ref in self._files):
+            return self.get([ref])[0]
+        key = f"{ref.key()}:notes"
+        features = self.kept.get(ref.key()) or self.kept.get(key)
+        if features is None:
+            pieces = self._recordings.get(ref).pieces(ref, self._family.sample_rate)
+            features = {name: alone(t) for name, t in self._family.frozen_notes(ref, pieces).items()}
+            self.batches += 1
+            self._keep(key, features)
+        return features
+
     def find(self, refs: Sequence[AudioRef]) -> dict[str, Features | Exception]:
         """Features by ``ref.key()``, or why there are none for that reference."""
         found: dict[str, Features | Exception] = {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from echo_agent.engine.feature_files import FeatureFiles
     from echo_agent.engine.generation import Generation
     from echo_agent.engine.request import Request
-    from echo_agent.families.base import Family
+    from echo_agent.families.base import Family, Note
     from echo_agent.stores import RecordingStore
 
 
@@ -98,6 +98,11 @@ class TorchEngine(Engine):
         """
         self.check_process()
         return self._scheduler.audio.frozen.get(refs)
+
+    def notes(self, ref: AudioRef) -> list[Note]:
+        """What the tokens of a listen say in words; any thread may ask, where the family takes notes."""
+        self.check_process()
+        return self.family.notes(ref, self._scheduler.audio.frozen.for_notes(ref))
 
     def check_process(self) -> None:
         """Refuse to work in a process that was forked after the engine was made; raises EchoAgentError there."""

@@ -122,6 +122,8 @@ class Family(ABC):
     """Whether a recording of any length can be heard once, in a stream: see :meth:`encode_stream`."""
     takes_notes: bool = False
     """Whether tokens of its listens say something by themselves: see :meth:`notes`."""
+    notes_early: bool = False
+    """Whether notes take less of the encoder than features do: see :meth:`encode_notes`."""
     default_dialect: str = "inline"
     reads_conversation: bool = True
     """Whether it makes anything of text before the question: instructions, and what was said in earlier turns."""
@@ -317,6 +319,11 @@ class Family(ABC):
         with self._frozen():
             return self.encode_stream(ref, pieces)
 
+    def frozen_notes(self, ref: AudioRef, pieces: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """As much of the features of a listen as :meth:`notes` take; its samples come piece by piece."""
+        with self._frozen():
+            return self.encode_notes(ref, pieces)
+
     @contextmanager
     def _frozen(self) -> Iterator[None]:
         """Run the frozen modules as they are, whoever trains the rest."""
@@ -351,10 +358,18 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{self.kind} hears no recording in a stream")
 
+    def encode_notes(self, ref: AudioRef, pieces: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """As much of the features of a listen as :meth:`notes` take, in memory that does not grow with its length.
+
+        Only asked of a family with :attr:`notes_early`; see :meth:`encode_stream`, but for listens of any length.
+        """
+        raise NotImplementedError(f"notes of {self.kind} take all of its features")
+
     def notes(self, ref: AudioRef, features: Mapping[str, torch.Tensor]) -> list[Note]:
         """What the tokens of a listen say in words, by its frozen features; never empty.
 
-        Only asked of a family that :attr:`takes_notes`. The notes cover the listen, in order.
+        Those of :meth:`encode_notes` are enough, and say the same to rounding. Only asked of a family that
+        :attr:`takes_notes`. The notes cover the listen, in order.
         """
         raise NotImplementedError(f"listens of {self.kind} say nothing by themselves")
 

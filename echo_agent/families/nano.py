@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +37,7 @@ class NanoFamily(EmbeddedFamily):
     reads_conversation = False
     streams = True
     takes_notes = True
+    notes_early = True
     limits = Limits(shortest=SHORTEST, longest_crop=float(MAX_SECONDS), longest_recording=float(MAX_SECONDS))
     projector_module = "model.adapter.project"
     frozen_modules = ("model.encoder", "model.adapter.branch")
@@ -144,21 +145,30 @@ class NanoFamily(EmbeddedFamily):
         frames = self.model.model.frames(inputs["mels"], inputs["mel_lengths"], inputs["listen_windows"])
         sizes = [self.audio_tokens(ref) for ref, _ in crops]
         return [
-            {"pooled": pool(f, n), "times": self._times(ref, n)}
+            {"pooled": pool(f, n), "times": self._times(ref)}
             for f, n, (ref, _) in zip(frames, sizes, crops, strict=True)
         ]
 
     def encode_stream(self, ref: AudioRef, pieces: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
         """The same of a listen of any length: its frames are pooled as they come, a few windows at a time."""
-        seconds, tokens = self.config.window_seconds, self.audio_tokens(ref)
-        pooled = StreamPool(steps_of(ref.samples(self.sample_rate), seconds), tokens)
+        return {"pooled": self._pooled(ref, pieces, self.model.model.frames), "times": self._times(ref)}
+
+    def encode_notes(self, ref: AudioRef, pieces: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """The last columns of ``pooled``: the greatest score of each sound in each token."""
+        pooled = self._pooled(ref, pieces, self.model.model.scores)
+        return {"pooled": pooled[:, pooled.shape[1] // 2 :]}
+
+    def _pooled(
+        self, ref: AudioRef, pieces: Iterable[np.ndarray], frames: Callable[..., list[torch.Tensor]]
+    ) -> torch.Tensor:
+        """What the model makes of a listen, pooled as it comes ``[tokens, 2 * dim]``."""
+        seconds = self.config.window_seconds
+        pool = StreamPool(steps_of(ref.samples(self.sample_rate), seconds), self.audio_tokens(ref))
         for samples in _in_windows(pieces, int(seconds * SAMPLE_RATE)):
             inputs = self._listens([(ref, samples)])
-            (frames,) = self.model.model.frames(
-                inputs["mels"], inputs["mel_lengths"], inputs["listen_windows"]
-            )
-            pooled.add(frames)
-        return {"pooled": pooled.pooled(), "times": self._times(ref, tokens)}
+            (made,) = frames(inputs["mels"], inputs["mel_lengths"], inputs["listen_windows"])
+            pool.add(made)
+        return pool.pooled()
 
     def notes(self, ref: AudioRef, features: Mapping[str, torch.Tensor]) -> list[Note]:
         """The names of sounds that every audio token carries, with the greatest score of the branch in it."""
@@ -180,7 +190,7 @@ class NanoFamily(EmbeddedFamily):
             sizes = [self.audio_tokens(ref) for ref in refs]
             inputs |= self._listens(crops)
             inputs["listen_tokens"] = torch.tensor(sizes, device=self.device)
-            inputs["audio_times"] = torch.cat([self._times(r, n) for r, n in zip(refs, sizes, strict=True)])
+            inputs["audio_times"] = torch.cat([self._times(ref) for ref in refs])
         return inputs
 
     def _listens(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> dict[str, torch.Tensor]:
@@ -195,9 +205,9 @@ class NanoFamily(EmbeddedFamily):
             "listen_windows": inputs.listen_windows.to(self.device),
         }
 
-    def _times(self, ref: AudioRef, tokens: int) -> torch.Tensor:
+    def _times(self, ref: AudioRef) -> torch.Tensor:
         pace = processing.pace(ref.duration)
-        times = processing.listen_times(ref.start / pace, ref.end / pace, tokens)
+        times = processing.listen_times(ref.start / pace, ref.end / pace, self.audio_tokens(ref))
         return torch.tensor(times, device=self.device)
 
 

@@ -100,6 +100,23 @@ class NanoEncoder(nn.Module):
             Features ``[windows, steps, 2 * dim]`` (middle layer, last layer) at 25 per second, and how many steps of
             each window are real ``[windows]``.
         """
+        x, frames, mask = self._enter(mels, lengths)
+        middle = x
+        for number, layer in enumerate(self.layers, start=1):
+            x = layer(x, attention_mask=mask)
+            if number == self.middle_layer:
+                middle = x
+        return _halve(torch.cat([middle, self.layer_norm(x)], dim=-1), frames)
+
+    def middle(self, mels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The middle layer alone ``[windows, steps, dim]``, as :meth:`forward` has it: about half of the work."""
+        x, frames, mask = self._enter(mels, lengths)
+        for layer in self.layers[: self.middle_layer]:
+            x = layer(x, attention_mask=mask)
+        return _halve(x, frames)
+
+    def _enter(self, mels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the first layer takes ``[windows, n, dim]``, how much of it is real, and the mask of that."""
         x = nn.functional.gelu(self.conv1(mels))
         x = x * (torch.arange(x.shape[-1], device=x.device) < lengths[:, None])[:, None]
         x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
@@ -107,17 +124,12 @@ class NanoEncoder(nn.Module):
         x = x + self.positions[: x.shape[1]]
         real = torch.arange(x.shape[1], device=x.device) < frames[:, None]
         mask = None if bool(real.all()) else real[:, None, None].expand(-1, 1, x.shape[1], -1)
-        middle = x
-        for number, layer in enumerate(self.layers, start=1):
-            x = layer(x, attention_mask=mask)
-            if number == self.middle_layer:
-                middle = x
-        both = torch.cat([middle, self.layer_norm(x)], dim=-1)
-        return _halve(both * real[..., None], frames)
+        return x, frames, mask
 
 
 def _halve(x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Average pairs of frames ``[windows, n, dim]``; an odd last frame stands alone."""
+    """Average pairs of the frames that are real ``[windows, n, dim]``; an odd last frame stands alone."""
+    x = x * (torch.arange(x.shape[1], device=x.device) < frames[:, None])[..., None]
     if x.shape[1] % 2:
         x = nn.functional.pad(x, (0, 0, 0, 1))
     pairs = x.view(x.shape[0], -1, 2, x.shape[-1])

@@ -11,6 +11,7 @@ computed before (``audio_features``: the encoder and the sound branch are frozen
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +31,10 @@ AUDIO_INPUTS = ("mels", "mel_lengths", "listen_windows", "listen_tokens", "audio
 """Arguments of ``forward`` that fill placeholders."""
 WINDOW_BATCH = 8
 """Most windows that are encoded at once: more are no faster on a CPU, and what they hold at once grows with them."""
+
+
+Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Makes features of log-mel windows and their lengths, and says how many steps of each window are real."""
 
 
 class NanoPreTrainedModel(PreTrainedModel):
@@ -81,18 +86,29 @@ class NanoModel(NanoPreTrainedModel):
             mel_lengths: Mel frames per window ``[windows]``.
             listen_windows: Windows per listen ``[listens]``.
         """
+        windows = self._windows(self.encoder, mels, mel_lengths)
+        windows = [torch.cat([w, self.adapter.branch.describe(w[None])[0]], dim=-1) for w in windows]
+        return _joined(windows, listen_windows)
+
+    def scores(self, mels: Tensor, mel_lengths: Tensor, listen_windows: Tensor) -> list[Tensor]:
+        """The last columns of :meth:`frames` alone, the scores of the sounds ``[steps, branch_labels]``.
+
+        They take half of the encoder.
+        """
+        windows = self._windows(self.encoder.middle, mels, mel_lengths)
+        labels = self.config.branch_labels
+        return _joined(
+            [self.adapter.branch.describe(w[None])[0, :, -labels:] for w in windows], listen_windows
+        )
+
+    def _windows(self, encode: Encode, mels: Tensor, mel_lengths: Tensor) -> list[Tensor]:
+        """What the encoder makes of each window ``[steps, dim]``, some windows at a time."""
         found: dict[int, Tensor] = {}
         for rows in mel_lengths.argsort(stable=True).split(WINDOW_BATCH):  # alike in length: little padding
             lengths = mel_lengths[rows]
-            encoded, steps = self.encoder(mels[rows, :, : int(lengths.max())], lengths)
+            encoded, steps = encode(mels[rows, :, : int(lengths.max())], lengths)
             found |= {row: encoded[i, : int(steps[i])] for i, row in enumerate(rows.tolist())}
-        windows = [found[row] for row in range(len(mels))]
-        windows = [torch.cat([w, self.adapter.branch.describe(w[None])[0]], dim=-1) for w in windows]
-        listens, first = [], 0
-        for count in listen_windows.tolist():
-            listens.append(torch.cat(windows[first : first + count]))
-            first += count
-        return listens
+        return [found[row] for row in range(len(mels))]
 
     def audio_embeds(self, features: Tensor, times: Tensor) -> Tensor:
         """Embeddings ``[n, hidden]`` of pooled features ``[n, feature_dim]`` at whole seconds ``times [n]``."""
@@ -175,6 +191,15 @@ class NanoModel(NanoPreTrainedModel):
             cache=cache,
             **kwargs,
         )
+
+
+def _joined(windows: Sequence[Tensor], counts: Tensor) -> list[Tensor]:
+    """The windows of each listen in a row; ``counts`` says how many it has."""
+    listens, first = [], 0
+    for count in counts.tolist():
+        listens.append(torch.cat(list(windows[first : first + count])))
+        first += count
+    return listens
 
 
 class NanoForConditionalGeneration(WithHead, NanoPreTrainedModel, GenerationMixin):

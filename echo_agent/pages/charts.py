@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,8 +82,9 @@ def differences_chart(differences: Sequence[Mapping[str, Any]]) -> str:
 def cost_chart(controls: Mapping[str, Any], cost: str, unit: str) -> str:
     """Which share is right at a cost of at most so much, a line per control."""
     curves = {control: score["curves"][cost] for control, score in controls.items() if score["curves"][cost]}
-    most = max((points[-1][0] for points in curves.values()), default=0.0) or 1.0
-    top = max((points[-1][1] for points in curves.values()), default=0.0) or 1.0
+    costs = ticks(max((points[-1][0] for points in curves.values()), default=0.0), 3)
+    shares = ticks(100 * max((points[-1][1] for points in curves.values()), default=0.0), 5)
+    most, top = costs[-1], shares[-1] / 100
     width, height, left, bottom = 350, 240, 44, 36
     wide, high = width - left - 14, height - bottom - 14
 
@@ -90,15 +92,14 @@ def cost_chart(controls: Mapping[str, Any], cost: str, unit: str) -> str:
         return left + wide * point[0] / most, 14 + high * (1 - point[1] / top)
 
     marks = []
-    for step in range(5):
-        y = 14 + high * step / 4
+    for share in shares:
+        y = 14 + high * (1 - share / shares[-1])
         marks.append(f'<line x1="{left}" x2="{width - 14}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        share = f"{100 * top * (1 - step / 4):.0f}"
-        marks.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" class="soft">{share}</text>')
-    for step in range(3):
-        x = left + wide * step / 2
+        marks.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" class="soft">{share:g}</text>')
+    for spent in costs:
+        x = left + wide * spent / most
         marks.append(
-            f'<text x="{x:.1f}" y="{height - 20}" text-anchor="middle" class="soft">{most * step / 2:.4g}</text>'
+            f'<text x="{x:.1f}" y="{height - 20}" text-anchor="middle" class="soft">{spent:g}</text>'
         )
     marks.append(
         f'<text x="{left + wide / 2}" y="{height - 4}" text-anchor="middle" class="soft">{unit}</text>'
@@ -113,6 +114,16 @@ def cost_chart(controls: Mapping[str, Any], cost: str, unit: str) -> str:
             f'<polyline points="{" ".join(path)}" fill="none" stroke="{COLOURS[control]}" stroke-width="2"/>'
         )
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Right answers by {unit}">{"".join(marks)}</svg>'
+
+
+def ticks(most: float, count: int) -> list[float]:
+    """Round numbers from 0 to ``most`` or a little more, in at most ``count`` even steps."""
+    least = max(most, 1e-6) / count
+    unit = 10 ** math.floor(math.log10(least))
+    step = next(
+        unit * round_one for round_one in (1, 2, 2.5, 5, 10) if unit * round_one >= least * (1 - 1e-9)
+    )
+    return [step * i for i in range(math.ceil(most / step - 1e-9) + 1)] if most > 0 else [0.0, step]
 
 
 def legend(controls: Sequence[str]) -> str:

@@ -140,7 +140,10 @@ def _repeat(benchmark: Benchmark, summary: dict[str, Any]) -> str:
 
 def _table(table: tables.Table) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+        texts = (
+            html.escape(cell).replace(" to ", "&nbsp;to&nbsp;") for cell in cells
+        )  # no break in an interval
+        return f"<tr>{''.join(f'<{tag}>{text}</{tag}>' for text in texts)}</tr>"
 
     return f"<table>{line(table.head, 'th')}{''.join(line(row, 'td') for row in table.rows)}</table>"
 
@@ -164,6 +167,7 @@ p.legend i::before { content: "■ "; color: var(--c); }
 table { border-collapse: collapse; font-size: .86rem; margin: .8rem 0 1.2rem; width: 100%;
   font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
+.groups td:nth-child(n+3) { white-space: normal; min-width: 6.8rem; line-height: 1.25; }
 th, td { text-align: right; white-space: nowrap; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
@@ -206,7 +210,7 @@ silent recording. Points are those of <i>on</i> over each, question by question.
 <div class="two"><div>$tokens</div><div>$seconds</div></div>
 <h2>Where</h2>
 <p class="soft">The strict score by group, in percent, with 95 % intervals.</p>
-<div class="scroll">$groups</div>
+<div class="scroll groups">$groups</div>
 <h2>Runs to listen to</h2>
 $examples
 <h2>To repeat it</h2>

@@ -102,11 +102,13 @@ def notes(summary: dict[str, Any]) -> str:
     unscored = (
         f" {summary['unscored']} are not scored: their answers are withheld." if summary["unscored"] else ""
     )
+    last = summary["seed"] + summary["seeds"] - 1
+    seeds = f"seed {last}" if summary["seeds"] == 1 else f"seeds {summary['seed']} to {last}"
     return (
         f"Asked: {summary['rows']} of {summary['rows_in_file']} rows.{left_out}{failed}{unscored}{chance} "
         f"Official rule: {summary['official_rule']}. Strict: everything asked is divided by, what cannot be read is "
-        f"wrong, nothing is guessed. Model {summary['made_by']}, echo-agent {summary['version']}, seeds "
-        f"{summary['seed']} to {summary['seed'] + summary['seeds'] - 1}, temperature {summary['temperature']:g}, "
+        f"wrong, nothing is guessed. Model {summary['made_by']}, echo-agent {summary['version']}, {seeds}, "
+        f"temperature {summary['temperature']:g}, "
         f"at most {summary['max_relistens']} re-listens, answers {guided}, "
         f"questions {summary['questions_hash']}."
     )

@@ -12,6 +12,7 @@ from echo_agent.audio.references import AudioRef
 from echo_agent.engine.feature_files import FeatureFiles
 from echo_agent.engine.frozen_features import BATCH_SECONDS, FrozenFeatures, batches
 from echo_agent.errors import RecordingError
+from echo_agent.stores import RecordingStore
 from tests.engine.conftest import World
 from tests.tiny import sounds, tiny_family
 
@@ -54,3 +55,28 @@ def test_batches_hold_so_much_audio_and_at_least_one_listen() -> None:
         lengths[3:4],
         lengths[4:],
     ]
+
+
+@pytest.mark.parametrize("seconds", [0.7, 3.1, 11.3, 47.0])
+def test_notes_are_the_same_from_as_much_of_the_features_as_they_take(seconds: float) -> None:
+    family, store = tiny_family("echo-nano"), RecordingStore()
+    ref = store.add(Recording.from_array(sounds(seconds), 16000))
+    early = FrozenFeatures(family, store, 1 << 24)
+    some = early.for_notes(ref)
+    assert early.for_notes(ref) is some and early.encoded == 0 and early.batches == 1
+    (whole,) = early.get([ref])
+    assert early.for_notes(ref) is whole
+    some_nbytes, whole_nbytes = (sum(t.nbytes for t in one.values()) for one in (some, whole))
+    assert some_nbytes < whole_nbytes / 4
+    told, known = family.notes(ref, some), family.notes(ref, whole)
+    assert [(one.start, one.end) for one in told] == [(one.start, one.end) for one in known]
+    for one, other in zip(told, known, strict=True):
+        assert one.sounds == pytest.approx(other.sounds, abs=1e-5)
+    assert len({tuple(one.sounds.values()) for one in told}) > 1
+
+
+def test_where_notes_take_all_features_these_are_kept_for_all_uses() -> None:
+    family, store = tiny_family("echo-small"), RecordingStore()
+    ref = store.add(Recording.from_array(sounds(4.0), 16000))
+    features = FrozenFeatures(family, store, 1 << 24)
+    assert features.for_notes(ref) is features.get([ref])[0] and features.encoded == 1

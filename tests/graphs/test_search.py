@@ -22,7 +22,8 @@ from echo_agent.graphs import (
     initial_state,
 )
 from echo_agent.graphs.calls import replies_of
-from echo_agent.graphs.search import SearchRecord, windows_of
+from echo_agent.graphs.search import windows_of
+from echo_agent.graphs.search_record import SearchRecord
 from echo_agent.messages import trajectory_of
 from echo_agent.results import result_of
 from echo_agent.stores import RecordingStore
@@ -32,6 +33,14 @@ from tests.tiny import sounds, tiny_family
 CHOICES = ["a dog", "a cat"]
 LIMITS = Limits(shortest=0.5, longest_crop=8.0, longest_recording=8.0)
 SECONDS = 61.5
+SAYS_SEVEN: Script = {
+    START: "<think>",
+    "<think>": "</think>",
+    "</think>": "<answer>",
+    "<answer>": " 7",
+    " 7": " s",
+    " s": "</answer>",
+}
 
 
 class Long:
@@ -142,15 +151,7 @@ def test_a_budget_of_seconds_holds_for_the_search_too(nano: Long) -> None:
 
 
 def test_a_time_is_given_on_the_clock_of_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = {
-        START: "<think>",
-        "<think>": "</think>",
-        "</think>": "<answer>",
-        "<answer>": " 7",
-        " 7": " s",
-        " s": "</answer>",
-    }
-    long = Long(script, "echo-nano")
+    long = Long(SAYS_SEVEN, "echo-nano")
     try:
         ears(monkeypatch, long, at=50.0)
         state = long.run("When is a dog heard?", None, implied=True, guided=False)
@@ -169,6 +170,51 @@ def test_a_time_is_given_on_the_clock_of_the_recording(monkeypatch: pytest.Monke
         assert given["answer"] == min(choices, key=lambda choice: abs(int(choice[:-2]) - second))
     finally:
         long.engine.close()
+
+
+def test_a_part_of_the_recording_is_told_by_the_second_in_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = Long(SAYS_SEVEN, "echo-nano")
+    try:
+        parts = ["the first half", "the second half"]
+        for at, part in ((5.0, 0), (50.0, 1)):
+            ears(monkeypatch, long, at)
+            state = long.run("Cut it in two. In which half is the dog?", parts)
+            record = SearchRecord.of(state)
+            assert record is not None and record.choices is not None and record.choices[0] == "0 s"
+            assert (state["answer"], state["choice_index"]) == (parts[part], part)
+    finally:
+        long.engine.close()
+
+
+def test_the_policy_is_asked_in_a_window_before_the_next_place_is_heard(
+    nano: Long, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def notes(ref: Any, features: Any) -> list[Note]:
+        step = ref.duration / 24
+        spans = [(i * step, (i + 1) * step) for i in range(24)]
+        there = {"dog": (6.5, 40.5), "voice": (9.5, 44.5)}
+        return [
+            Note(
+                a, b, {n: 0.9 if any(a <= t - ref.origin < b for t in at) else 0.1 for n, at in there.items()}
+            )
+            for a, b in spans
+        ]
+
+    monkeypatch.setattr(nano.family, "notes", notes)
+    question, words = "Which word is said right after the dog?", ["red", "blue"]
+    plain = nano.run(question, words, budget=Budget(max_relistens=5, max_new_tokens=1024))
+    record = SearchRecord.of(plain)
+    assert record is not None and record.window is not None and len(record.listens) > 3
+    assert len(record.listens) - 1 + len(result_of(plain, nano.family).relistens) <= 5
+    start, end = record.window
+    assert start < 9.5 < end or start < 44.5 < end
+    assert plain["answer"] in words
+    poor = nano.run(question, words, budget=Budget(max_relistens=5, max_new_tokens=70))
+    assert poor["answer"] in words  # too few tokens to ask twice
+    assert plain["spent"]["tokens"] > poor["spent"]["tokens"]
+    open_one = nano.run(question, None, budget=Budget(max_relistens=5))
+    opened = SearchRecord.of(open_one)
+    assert opened is not None and opened.window is not None and opened.window[1] - opened.window[0] <= 20.0
 
 
 def test_other_models_write_a_timeline_and_hear_crops_of_the_whole(omni: Long) -> None:

@@ -14,6 +14,7 @@ import soundfile
 
 from echo_agent.benchmarks.benchmark import load_benchmark
 from echo_agent.benchmarks.summary import summarised
+from echo_agent.pages.charts import ticks
 from echo_agent.pages.evaluation import page
 from echo_agent.pages.tables import markdown
 from tests.benchmarks.test_rules import item
@@ -112,3 +113,19 @@ def test_tables_for_a_paper(made: tuple[Any, ...]) -> None:
         if second.startswith("| ---"):
             assert first.replace("\\|", "").count("|") == second.count("|")
     assert "Asked: 4 of 5 rows. 1 rows could not be asked." in text
+
+
+@pytest.mark.parametrize(
+    ("most", "count", "wanted"),
+    [
+        (61.2, 5, [0, 20, 40, 60, 80]),
+        (93.0, 3, [0, 50, 100]),
+        (156.0, 3, [0, 100, 200]),
+        (0.9, 4, [0, 0.25, 0.5, 0.75, 1]),
+        (100.0, 5, [0, 20, 40, 60, 80, 100]),
+        (48.0, 3, [0, 20, 40, 60]),
+    ],
+)
+def test_axes_are_numbered_in_round_steps(most: float, count: int, wanted: list[float]) -> None:
+    assert ticks(most, count) == pytest.approx(wanted)
+    assert ticks(0.0, count)[0] == 0.0 < ticks(0.0, count)[-1]
