@@ -9,8 +9,8 @@ goes to, and :mod:`~echo_agent.engine.token_client` for what happens where one f
 
 What differs from ``TorchEngine``: sampling noise is the server's (its seed follows from seed, run and position, so a
 run is repeated alike on one server, as far as its batches do not change it); timings are what was waited for, queue
-included; ``cached_tokens`` is 0 unless the servers say it (``--enable-prompt-tokens-details``), which they do at the end
-of an answer: of a run that ended in a loop, which only this side notices, it stays 0.
+included; ``cached_tokens`` is 0 unless the servers say it (``--enable-prompt-tokens-details``), which they do at the
+end of an answer: of a run that ended in a loop, which only this side notices, it stays 0.
 """
 
 from __future__ import annotations
