@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +18,9 @@ from echo_agent.families.base import Limits, Note, Piece
 from echo_agent.families.checkpoint import check_vocabulary, check_weights, reading
 from echo_agent.families.embedded import EmbeddedFamily
 from echo_agent.small import processing
-from echo_agent.small.events import events
+from echo_agent.small.listening import listen
 from echo_agent.small.modeling import SmallForConditionalGeneration
-from echo_agent.small.notes import VOICE, read
+from echo_agent.small.notes import read
 from echo_agent.small.weights import is_embedded, load_embedded, save_embedded
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ SHORTEST = 0.5
 """Seconds of the shortest crop: a step of the ears."""
 LONGEST = 600.0
 """Seconds of the longest listen."""
-WORDS_PER_SECOND = 4
-"""Tokens that people say in a second, at most, of those that Whisper writes."""
 
 
 class SmallFamily(EmbeddedFamily):
@@ -64,7 +61,6 @@ class SmallFamily(EmbeddedFamily):
         self.banned_ids = tuple(
             sorted({*(i for token, i in ids.items() if token != processing.TURN_END), *unused})
         )
-        self._control = re.compile("|".join(map(re.escape, (*processing.CONTROL, *processing.MARKUP))))
 
     @classmethod
     def load(cls, source: str | Path, *, name: str, device: torch.device, dtype: torch.dtype) -> SmallFamily:
@@ -122,10 +118,6 @@ class SmallFamily(EmbeddedFamily):
 
     # --- tokens -------------------------------------------------------------------------------------------------
 
-    def _words(self, ref: AudioRef) -> int:
-        """Places for words of a listen; none where its span is too long to hear them."""
-        return self.config.word_tokens if self.config.hears_words(self.seconds_of(ref)) else 0
-
     def question_pieces(
         self, recordings: Sequence[AudioRef], question: str, choices: Sequence[str] | None
     ) -> list[Piece]:
@@ -153,9 +145,7 @@ class SmallFamily(EmbeddedFamily):
 
     def escape(self, text: str) -> str:
         """The text with a space inside everything that the tokenizer would take for a control or markup token."""
-        while self._control.search(text):
-            text = self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-        return text
+        return processing.escape(text)
 
     # --- audio --------------------------------------------------------------------------------------------------
 
@@ -166,27 +156,8 @@ class SmallFamily(EmbeddedFamily):
         return [self._heard(ref, samples) for ref, samples in crops]
 
     def _heard(self, ref: AudioRef, samples: np.ndarray) -> dict[str, torch.Tensor]:
-        config, model = self.config, self.model.model
-        features, scores, encoded = model.hear(torch.from_numpy(samples).to(self.device))
-        seconds = self.seconds_of(ref)
-        found = events(
-            scores.float().cpu().numpy(),
-            samples,
-            config.sounds,
-            config.struck,
-            start=ref.start,
-            pace=(ref.end - ref.start) / seconds,
-        )
-        blank = config.blank_token_id
-        ids = processing.sound_ids(found, config.sound_tokens, self.tokenizer, blank)
-        if places := self._words(ref):
-            spoken = sum(event.offset - event.onset for event in found if event.name == VOICE)
-            # People say at least a token in a second.
-            most = min(2 * places, 8 + int(WORDS_PER_SECOND * seconds))
-            said = model.whisper.words(encoded, most, least=min(places, int(spoken)))
-            ids += processing.word_ids(said, places, self.whisper_words, self.tokenizer, blank)
-        pooled = model.pooled(features, config.sound_tokens, len(ids) - config.sound_tokens)
-        return {"ids": torch.tensor(ids), "features": pooled}
+        pace = (ref.end - ref.start) / self.seconds_of(ref)
+        return listen(self.model.model, samples, self.tokenizer, self.whisper_words, ref.start, pace)
 
     def notes(self, ref: AudioRef, features: Mapping[str, torch.Tensor]) -> list[Note]:
         """The events that are written in a listen, and a note of nothing for the whole of it."""

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from echo_agent.errors import PlaceholderError
 from echo_agent.nano.configuration import MAX_SECONDS, NanoConfig
 from echo_agent.nano.encoder import window_mels
 
@@ -85,6 +86,21 @@ def prompt_text(question: str, choices: Sequence[str] | None, duration: float) -
         choices = seconds[:: max(1, -(-len(seconds) // SHOWN_SECONDS))]
     options = f" choices: {' | '.join(escape(choice) for choice in choices)}" if choices else ""
     return f" {max(1, round(duration))} s. {escape(question)}{options}"
+
+
+def fill_places(text: str, sizes: Sequence[int]) -> str:
+    """The text with ``size`` placeholders between marks in place of each ``<|audio|>``.
+
+    Raises:
+        PlaceholderError: The text has more or fewer of them than there are sizes.
+    """
+    parts = text.split(AUDIO)
+    if len(parts) - 1 != len(sizes):
+        raise PlaceholderError(f"{len(parts) - 1} {AUDIO} in the text for {len(sizes)} pieces of audio")
+    filled = (
+        f"{AUDIO_START}{AUDIO * size}{AUDIO_END}{part}" for size, part in zip(sizes, parts[1:], strict=True)
+    )
+    return parts[0] + "".join(filled)
 
 
 def whole_seconds(duration: float) -> list[str]:

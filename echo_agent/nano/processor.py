@@ -14,17 +14,16 @@ import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
-from echo_agent.errors import PlaceholderError, RecordingError
+from echo_agent.errors import RecordingError
 from echo_agent.nano.configuration import NanoConfig
 from echo_agent.nano.encoder import SAMPLE_RATE
 from echo_agent.nano.processing import (
     ASSISTANT,
     AUDIO,
-    AUDIO_END,
-    AUDIO_START,
     END,
     PAD,
     USER,
+    fill_places,
     listen_inputs,
     listen_times,
     prompt_text,
@@ -78,16 +77,9 @@ class NanoProcessor(ProcessorMixin):
                 f"echo-nano hears {SAMPLE_RATE} samples per second, not {sampling_rate}: resample"
             )
         pieces = [audio] if isinstance(audio, np.ndarray) else list(audio)
-        parts = text.split(AUDIO)
-        if len(parts) - 1 != len(pieces):
-            raise PlaceholderError(f"{len(parts) - 1} {AUDIO} in the text for {len(pieces)} pieces of audio")
         seconds = [len(samples) / SAMPLE_RATE for samples in pieces]
         sizes = [self.config.listen_size(length) for length in seconds]
-        filled = [
-            f"{AUDIO_START}{AUDIO * size}{AUDIO_END}{part}"
-            for size, part in zip(sizes, parts[1:], strict=True)
-        ]
-        ids = torch.tensor([self.tokenizer.encode(parts[0] + "".join(filled), add_special_tokens=False)])
+        ids = torch.tensor([self.tokenizer.encode(fill_places(text, sizes), add_special_tokens=False)])
         data: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if pieces:
             inputs = listen_inputs([torch.as_tensor(samples).float() for samples in pieces], self.config)

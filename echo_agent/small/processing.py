@@ -12,15 +12,17 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from echo_agent.small.notes import Heard, note
 
 USER, TURN_END = "<|im_start|>user\n", "<|im_end|>"
+PAD = "<|endoftext|>"
 ASSISTANT = f"{TURN_END}\n<|im_start|>assistant\n"
 AUDIO, AUDIO_START, AUDIO_END = "<|audio|>", "<|audio_start|>", "<|audio_end|>"
 THINK, THINK_END, SEG, SEG_END, ANSWER, ANSWER_END = (
     "<think>", "</think>", "<seg>", "</seg>", "<answer>", "</answer>",
 )  # fmt: skip
-CONTROL = (AUDIO, AUDIO_START, AUDIO_END, "<|im_start|>", TURN_END, "<|endoftext|>")
+CONTROL = (AUDIO, AUDIO_START, AUDIO_END, "<|im_start|>", TURN_END, PAD)
 """Tokens that only the context's frame may hold."""
 MARKUP = (THINK, THINK_END, SEG, SEG_END, ANSWER, ANSWER_END)
 """Tokens that the policy writes."""
+_RESERVED = re.compile("|".join(map(re.escape, (*CONTROL, *MARKUP))))
 _ASIDE = re.compile(r"\[[^\]]*(\]|$)|\([^)]*(\)|$)")
 WHISPER_WORDS = "whisper.json"
 """Whisper's vocabulary, in the model's folder."""
@@ -29,8 +31,15 @@ WHISPER_WORDS = "whisper.json"
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Read the tokenizer of a model folder."""
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), pad_token="<|endoftext|>", eos_token=TURN_END
+        tokenizer_file=str(folder / "tokenizer.json"), pad_token=PAD, eos_token=TURN_END
     )
+
+
+def escape(text: str) -> str:
+    """The text with a space inside everything that the tokenizer would take for a control or markup token."""
+    while _RESERVED.search(text):
+        text = _RESERVED.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return text
 
 
 def prompt_text(question: str, choices: Sequence[str] | None, duration: float) -> str:
