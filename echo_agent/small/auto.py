@@ -1,7 +1,7 @@
 """echo-small by transformers' own doors: ``AutoConfig``, ``AutoModel...``, ``AutoTokenizer`` and ``AutoProcessor``.
 
-Importing any module of :mod:`echo_agent.small` opens them. ``import echo_agent`` alone does not, since it loads no
-transformers.
+Importing this module opens them. ``import echo_agent`` alone does not, since it loads no transformers; nor do the
+modules of :mod:`echo_agent.small` that data is made with.
 """
 
 from __future__ import annotations
@@ -20,12 +20,9 @@ from echo_agent.small.configuration import SmallConfig
 from echo_agent.small.modeling import SmallForConditionalGeneration, SmallModel
 from echo_agent.small.processor import SmallProcessor
 
-
-def register() -> None:
-    """Make echo-small known; doing it twice changes nothing."""
-    AutoConfig.register(SmallConfig.model_type, SmallConfig, exist_ok=True)
-    AutoModel.register(SmallConfig, SmallModel, exist_ok=True)
-    for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM):
-        auto.register(SmallConfig, SmallForConditionalGeneration, exist_ok=True)
-    AutoTokenizer.register(SmallConfig, PreTrainedTokenizerFast, exist_ok=True)
-    AutoProcessor.register(SmallConfig, SmallProcessor, exist_ok=True)
+AutoConfig.register(SmallConfig.model_type, SmallConfig, exist_ok=True)
+AutoModel.register(SmallConfig, SmallModel, exist_ok=True)
+for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM):
+    auto.register(SmallConfig, SmallForConditionalGeneration, exist_ok=True)
+AutoTokenizer.register(SmallConfig, PreTrainedTokenizerFast, exist_ok=True)
+AutoProcessor.register(SmallConfig, SmallProcessor, exist_ok=True)

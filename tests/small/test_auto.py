@@ -1,4 +1,4 @@
-"""transformers' Auto classes know echo-small once a module of it is imported, and ``import echo_agent`` is light."""
+"""transformers' Auto classes know echo-small once ``echo_agent.small.auto`` is imported; what is lighter stays so."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+import echo_agent.small.auto  # noqa: F401 (it opens the doors)
 from echo_agent.audio.recording import Recording
 from echo_agent.engine import SamplingParams, TorchEngine
 from echo_agent.errors import ModelError, PlaceholderError, RecordingError
@@ -136,10 +137,11 @@ def test_what_does_not_belong_together_is_an_error(family: SmallFamily, folder: 
         processor("<|audio|>", second)
 
 
-def test_any_module_of_it_opens_the_doors(folder: Path) -> None:
+def test_its_module_opens_the_doors(folder: Path) -> None:
     code = (
         "import sys, echo_agent; assert 'transformers' not in sys.modules\n"
-        "import echo_agent.small.notes; from transformers import AutoConfig\n"
+        "import echo_agent.small.notes; assert 'transformers' not in sys.modules\n"
+        "import echo_agent.small.auto; from transformers import AutoConfig\n"
         f"print(type(AutoConfig.from_pretrained({str(folder)!r})).__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
