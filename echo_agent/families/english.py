@@ -90,7 +90,7 @@ def reading(text: str) -> Reading:
         return "foreign"
     if (foreign >= 2 and foreign > english) or (foreign and not english and len(words) > 1):
         return "doubtful"
-    return "doubtful" if len(words) >= FEW and 4 * strange >= 3 * len(words) else "english"
+    return "doubtful" if len(words) >= FEW and 4 * strange > 3 * len(words) else "english"
 
 
 @cache

@@ -76,7 +76,7 @@ def known_models() -> list[KnownModel]:
             "comes with echo-agent, runs on any CPU; knows little",
         ),
         KnownModel(
-            SMALL, "echo-small", 180_452_692, 11_520, 600.0, "Apache-2.0 and MIT",
+            SMALL, "echo-small", 171_015_508, 11_520, 600.0, "Apache-2.0 and MIT",
             "comes with echo-agent, runs on any CPU; understands plain English, and hears less than it understands",
         ),
         KnownModel(
