@@ -131,6 +131,8 @@ def test_the_studio(ran: Ran, tmp_path: Path) -> None:
         assert trace["question"] == "What is it?" and trace["result"]["relistens"][0]["speed"] == 0.5
         page.click("#yourself > button")
         page.get_by_label("End (s)").fill("60")
+        page.get_by_label("End (s)").press("Tab")
+        page.wait_for_timeout(1000)  # until the server knows the number
         page.click("#listen")
         until(lambda: page.evaluate("document.querySelector('#told textarea').value.includes('clamped')"))
         page.wait_for_selector("#heard audio, #heard [data-testid]", state="attached")
