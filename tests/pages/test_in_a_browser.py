@@ -130,11 +130,16 @@ def test_the_studio(ran: Ran, tmp_path: Path) -> None:
         trace = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
         assert trace["question"] == "What is it?" and trace["result"]["relistens"][0]["speed"] == 0.5
         page.click("#yourself > button")
-        page.get_by_label("End (s)").fill("60")
-        page.get_by_label("End (s)").press("Tab")
-        page.wait_for_timeout(1000)  # until the server knows the number
-        page.click("#listen")
-        until(lambda: page.evaluate("document.querySelector('#told textarea').value.includes('clamped')"))
+
+        def clamped() -> bool:
+            """Type the number and listen, again if the page was still drawing when it was typed."""
+            page.get_by_label("End (s)").fill("60")
+            page.wait_for_timeout(500)
+            page.click("#listen")
+            page.wait_for_timeout(2500)
+            return page.evaluate("document.querySelector('#told textarea').value.includes('clamped')")
+
+        until(clamped)
         page.wait_for_selector("#heard audio, #heard [data-testid]", state="attached")
         assert faults == []
         process.send_signal(signal.SIGTERM)
