@@ -6,6 +6,8 @@ transformers.
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -23,9 +25,14 @@ from echo_agent.nano.processor import NanoProcessor
 
 def register() -> None:
     """Make echo-nano known; doing it twice changes nothing."""
-    AutoConfig.register(NanoConfig.model_type, NanoConfig, exist_ok=True)
-    AutoModel.register(NanoConfig, NanoModel, exist_ok=True)
+    make_known(NanoConfig, NanoModel, NanoForConditionalGeneration, NanoProcessor)
+
+
+def make_known(config: Any, base: Any, whole: Any, processor: Any) -> None:
+    """Register a model's configuration, its base, itself with its head, and its processor, with a fast tokenizer."""
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, base, exist_ok=True)
     for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM):
-        auto.register(NanoConfig, NanoForConditionalGeneration, exist_ok=True)
-    AutoTokenizer.register(NanoConfig, PreTrainedTokenizerFast, exist_ok=True)
-    AutoProcessor.register(NanoConfig, NanoProcessor, exist_ok=True)
+        auto.register(config, whole, exist_ok=True)
+    AutoTokenizer.register(config, PreTrainedTokenizerFast, exist_ok=True)
+    AutoProcessor.register(config, processor, exist_ok=True)

@@ -336,13 +336,12 @@ def talk_branch(listener: Listener, scene: Scene, asked: Asked) -> list[Stretch]
     last = scene.said[-1].time
     reply = listener.reply(f'"{quoted}"' if quoted else "", asked.answer)
     branch = [listener.question(asked, scene.duration)]
-    read = start = scene.said[0].time
+    start = scene.said[0].time
     if scene.duration <= listener.budget.words_seconds:
         seen = listener.fitting([one.word for one in scene.said])
         if (quoted in " ".join(one.word for one in scene.said[:seen])) if quoted else seen == len(scene.said):
             return [*branch, reply]
-        read = scene.said[min(seen, len(scene.said) - 1)].time
-        start = max(start, read - OVERLAP)
+        start = max(start, scene.said[min(seen, len(scene.said) - 1)].time - OVERLAP)
     for _ in range(MOST_LISTENS):
         start, end = float(second(start)), min(float(second(start)) + WINDOW, scene.duration)
         branch += [listener.call(start, end - 1), Stretch(scene.listen(listener, start, end))]

@@ -30,7 +30,6 @@ from echo_agent.families.loading import load_family
 from echo_agent.families.small import SmallFamily
 from echo_agent.finetune.data.natural.asking import Asked, ask, ask_about
 from echo_agent.finetune.data.natural.kinds import MAKERS
-from echo_agent.finetune.data.natural.talk import make_talk
 from echo_agent.finetune.data.natural.timelines import as_text, simulate, talk_text
 from echo_agent.finetune.nano.steps import cut_log, log_step, save_checkpoint, warmed_cosine
 from echo_agent.finetune.small import listens
@@ -96,9 +95,7 @@ def lesson(tokenizer: Any, rng: np.random.Generator, size: int) -> Pack:
 
 def talk_lesson(tokenizer: Any, rng: np.random.Generator, size: int) -> Pack:
     """A recording of speech, not a long one, with up to ``size`` questions."""
-    talk = make_talk(rng)
-    while len(talk.lines) > LONGEST_TALK:
-        talk = make_talk(rng)
+    talk = listens.draw_talk(rng, LONGEST_TALK)
     questions = ask_about(talk, rng)
     drawn = [questions[int(i)] for i in rng.permutation(len(questions))[:size]]
     return pack(tokenizer, talk_text(talk.lines), drawn)
@@ -208,13 +205,13 @@ def _train(source: Path, folder: Path, config: TextConfig) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation=TREES)
     model.get_input_embeddings().requires_grad_(False)
-    if config.layers_of:
+    checkpoint = folder / "checkpoint.pt"
+    if config.layers_of and not checkpoint.exists():
         take_layers(model, config.layers_of, config.frozen)
     model.model.layers[: config.frozen].requires_grad_(False)
     model.to(device).train()
     masters = Masters(model, config)
     step, spent = 0, 0.0
-    checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
         for name, weight in masters.weights.items():

@@ -15,9 +15,9 @@ import numpy as np
 from echo_agent.finetune.data.natural.kinds import MAKERS
 from echo_agent.finetune.data.natural.kinds.view import Idea, View
 from echo_agent.finetune.data.natural.sounds import Hand, bare, sounds, the
-from echo_agent.finetune.data.natural.talk import Line, Talk
+from echo_agent.finetune.data.natural.talk import SENTENCE, Line, Talk
 from echo_agent.finetune.data.natural.talk_questions import TalkQuestion, ask_talk, holds
-from echo_agent.finetune.data.natural.transcripts import SENTENCE, Transcript
+from echo_agent.finetune.data.natural.transcripts import Transcript
 from echo_agent.finetune.data.natural.written import read_yaml
 from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.data.vocabulary import DIGITS

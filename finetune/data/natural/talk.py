@@ -20,6 +20,8 @@ from echo_agent.finetune.data.natural.spoken import COUNTRIES, MADE, Value, make
 from echo_agent.finetune.data.natural.written import read_yaml
 
 FILES = ("talk.yaml", "talk-announcements.yaml", "talk-conversations.yaml", "talk-lectures.yaml")
+SENTENCE = re.compile(r"(?<=[.?!]) +")
+"""Where one sentence ends and the next begins."""
 SLOT = re.compile(r"\{(\w+)(?:\|(\w+))?\}")
 DETERMINER = re.compile(r"(?:the|an?|my|your|our|some) ", re.IGNORECASE)
 ON_NEXT = re.compile(r"\bon (?=(?:this|next) [MTWFS]\w+day)", re.IGNORECASE)

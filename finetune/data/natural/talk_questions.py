@@ -11,6 +11,7 @@ import numpy as np
 from echo_agent.finetune.data.natural.spoken import MADE, ONES, TENS, pick, words
 from echo_agent.finetune.data.natural.talk import (
     NAMES,
+    SENTENCE,
     SLOT,
     Fact,
     Talk,
@@ -33,7 +34,6 @@ ALSO_UNSAID += (
     "The recording does not say.",
     "unknown",
 )
-SENTENCE = re.compile(r"(?<=[.?!]) ")
 CLAUSE = re.compile(r"[,.;?!]+(?: |$)")
 KIN = (("caller", "callee", "name", "who"), ("place", "room"), ("day", "date"), ("topic", "item"))
 """Kinds that a question without its thing could confuse."""

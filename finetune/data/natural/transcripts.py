@@ -14,9 +14,8 @@ from functools import cache
 import numpy as np
 
 from echo_agent.finetune.data.natural.spoken import DAYS, MONTHS, ONES, rank, short_rank, words
-from echo_agent.finetune.data.natural.talk import Line, Talk, grammar
+from echo_agent.finetune.data.natural.talk import SENTENCE, Line, Talk, grammar
 
-SENTENCE = re.compile(r"(?<=[.?!]) +")
 DIGITS = {name: str(number) for number, name in enumerate(ONES[:10])} | {"oh": "0"}
 _SMALL = {words(number): number for number in range(100)}
 _RANKS = {rank(number): number for number in range(1, 32)}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from echo_agent.finetune.data.natural.asking import VERBATIM, ask_about
-from echo_agent.finetune.data.natural.talk import make_talk
-from echo_agent.finetune.data.natural.transcripts import SENTENCE, Transcript, in_digits, run_on
+from echo_agent.finetune.data.natural.talk import SENTENCE, make_talk
+from echo_agent.finetune.data.natural.transcripts import Transcript, in_digits, run_on
 
 
 @pytest.mark.parametrize(
