@@ -206,7 +206,7 @@ class ServersConfig(_Strict):
     """Servers that sample the rollouts (``vllm serve``), in place of the process that trains."""
 
     vllm: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Their addresses. They load the adapters of each step from the run's folder, under the same path as here."""
+    """Their addresses. They load the policy of each step from the run's folder, under the same path as here."""
     served_as: str | None = None
     """The model's name there, if it is another."""
 
@@ -310,20 +310,6 @@ class RLRecipe(_Recipe):
     def _no_dropout(self) -> RLRecipe:
         if self.lora is not None and self.lora.dropout:
             raise ValueError("lora.dropout must be 0 in RL: the trainer scores what was sampled without it")
-        return self
-
-    @model_validator(mode="after")
-    def _servers(self) -> RLRecipe:
-        if self.rollout.engine is None:
-            return self
-        if self.lora is None:
-            raise ValueError(
-                "rollout.engine needs lora: servers are given the adapters of each step, not all weights"
-            )
-        if self.lora.train_projector:
-            raise ValueError(
-                "rollout.engine needs lora.train_projector: false: servers load no trained projector"
-            )
         return self
 
     @model_validator(mode="after")

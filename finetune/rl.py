@@ -88,7 +88,7 @@ def _train(recipe: RLRecipe, setup: TrainingSetup, features: Path | None) -> Pat
         _servers(recipe, setup) or nullcontext() as servers,
         closing(_rollouts(recipe, setup, servers or engine)) as rollouts,
     ):
-        served = ServedPolicy(servers, family, folder.path) if servers else None
+        served = _served(recipe, servers, setup) if servers else None
         load = AudioLoader(family, store, engine.features)
         trainer = ListeningGRPOTrainer(
             family,
@@ -137,6 +137,12 @@ def _servers(recipe: RLRecipe, setup: TrainingSetup) -> VLLMEngine | None:
         return None
     setup.report(f"rollouts are sampled by {', '.join(named.vllm)}")
     return VLLMEngine(setup.family, setup.store, named.vllm, served_as=named.served_as)
+
+
+def _served(recipe: RLRecipe, servers: VLLMEngine, setup: TrainingSetup) -> ServedPolicy:
+    """What brings the policy there: adapters of the decoder alone, or everything."""
+    adapters = recipe.lora is not None and not recipe.lora.train_projector
+    return ServedPolicy(servers, setup.family, setup.folder.path, adapters=adapters)
 
 
 def _rollouts(recipe: RLRecipe, setup: TrainingSetup, engine: TorchEngine | VLLMEngine) -> Rollouts:

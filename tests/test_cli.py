@@ -526,8 +526,7 @@ def test_the_command_is_interrupted_from_its_first_import_on(
 def test_a_command_that_others_end_closes_what_is_open(number: str, ignored: bool) -> None:
     code = f"""
 import signal, sys, time, types
-if {ignored}:
-    signal.signal(signal.{number}, signal.SIG_IGN)
+signal.signal(signal.{number}, signal.{"SIG_IGN" if ignored else "SIG_DFL"})
 def run():
     try:
         signal.raise_signal(signal.{number})

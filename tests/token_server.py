@@ -30,10 +30,13 @@ from safetensors.torch import load_file, save_file
 from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
-from echo_agent.finetune.served_policy import DECODERS
+from echo_agent.finetune.served_policy import BEFORE, DECODERS
 
 BLOCK = 16
 """Tokens of a block of the prefix cache."""
+RELOADING = ("/pause?mode=wait", "/collective_rpc", "/update_weight_version", "/resume")
+STARTED = "default"
+"""What it calls the weights that it was started with."""
 
 
 @dataclass
@@ -71,7 +74,11 @@ class Faults:
     idle: int = 0
     """So many requests come just as the connection, which served before, is closed for having been idle."""
     versions: tuple[str, ...] = ()
-    """What it says of the weights that it samples with."""
+    """What it says of the weights that it samples with; the truth if empty."""
+    no_reload: bool = False
+    """It has no routes by which weights are exchanged."""
+    reload_fails: int = 0
+    """So many exchanges of weights fail."""
 
 
 class TokenServer:
@@ -89,6 +96,13 @@ class TokenServer:
         self.heard: dict[str, tuple[AudioRef, list[dict[str, torch.Tensor]]]] = {}
         """Audio by uuid: what it is, and its features."""
         self.adapters: dict[str, Family] = {}
+        self.whole: Family | None = None
+        """What it samples with in place of the model that it was started with."""
+        self.version = STARTED
+        self.reloads = 0
+        self.open = threading.Event()
+        """Set unless it is paused: what is asked meanwhile waits."""
+        self.open.set()
         self.blocks: set[tuple[Any, ...]] = set()
         """What stands in the prefix cache: contexts up to the end of each block."""
         self.piece = 1
@@ -108,7 +122,7 @@ class TokenServer:
 
             def do_POST(self) -> None:
                 if not self.idle():
-                    outer.post(self, json.loads(self.body()))
+                    outer.post(self, json.loads(self.body() or b"{}"))
 
             def body(self) -> bytes:
                 return self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -151,16 +165,23 @@ class TokenServer:
 
     def start_again(self) -> None:
         """Come back at the same address, without what was known before."""
+        self.forget()
+        self.http = self._listen(self.port)
+
+    def forget(self) -> None:
+        """Be as one that was started anew, at once."""
         self.heard.clear()
         self.adapters.clear()
         self.blocks.clear()
-        self.http = self._listen(self.port)
+        self.whole, self.version = None, STARTED
 
     # --- routes ---------------------------------------------------------------------------------------------------
 
     def get(self, handler: BaseHTTPRequestHandler) -> None:
         if not self._may(handler):
             return
+        if handler.path == "/weight_info" and not self.faults.no_reload:
+            return _send(handler, 200, {"weight_version": self.version})
         if handler.path != "/v1/models":
             return _send(handler, 404, {"detail": "Not Found"})
         cards = [{"id": self.name, "object": "model", "root": self.name, "max_model_len": self.max_model_len}]
@@ -177,8 +198,11 @@ class TokenServer:
         if handler.path == "/v1/unload_lora_adapter":
             self.adapters.pop(body["lora_name"], None)
             return _send(handler, 200, {})
+        if handler.path in RELOADING and not self.faults.no_reload:
+            return _send(handler, *self._reload(handler.path, body))
         if handler.path != "/inference/v1/generate" or self.faults.no_endpoint:
             return _send(handler, 404, {"detail": "Not Found"})
+        self.open.wait()
         if not body.get("stream"):  # a probe
             return self._probe(handler, body)
         self.requests.append(body)
@@ -214,6 +238,38 @@ class TokenServer:
             )
             self.adapters[name] = load_family(place, "cpu", "float32")
         _send(handler, 200, {})
+
+    def _reload(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """A step of an exchange of weights, whose names are those of published checkpoints; the answer."""
+        match path:
+            case "/pause?mode=wait":
+                self.open.clear()
+                self.blocks.clear()
+                self.heard.clear()
+            case "/collective_rpc":
+                assert body["method"] == "reload_weights" and not self.open.is_set()
+                if self.faults.reload_fails:
+                    self.faults.reload_fails -= 1
+                    return 500, {"error": {"message": "the disk is gone", "code": 500}}
+                self.whole = self._read(Path(body["kwargs"]["weights_path"]))
+                self.reloads += 1
+            case "/update_weight_version":
+                self.version = body["new_version"]
+            case _:
+                self.open.set()
+        return 200, {}
+
+    def _read(self, folder: Path) -> Family:
+        """The family with the weights in a folder, read as a checkpoint is; all have to be there, and no others."""
+        before = BEFORE[self.family.kind]
+        weights = load_file(folder / "model.safetensors")
+        with TemporaryDirectory() as place:
+            self.family.save(Path(place))
+            path = Path(place, "model.safetensors")
+            named = {name.removeprefix(before): weight for name, weight in weights.items()}
+            assert named.keys() == load_file(path).keys() and all(name.startswith(before) for name in weights)
+            save_file(named, path, {"format": "pt"})
+            return load_family(place, "cpu", "float32")
 
     def _may(self, handler: BaseHTTPRequestHandler) -> bool:
         if self.faults.key and handler.headers.get("Authorization") != f"Bearer {self.faults.key}":
@@ -271,7 +327,7 @@ class TokenServer:
             assert rate == self.family.sample_rate
             ref = Recording.from_array(samples, rate).ref()
             with self._lock:
-                self.heard[uuid] = ref, self.family.frozen_features([(ref, samples)])
+                self.heard[uuid] = ref, (self.whole or self.family).frozen_features([(ref, samples)])
         return self.heard[uuid][0]
 
     # --- sampling -------------------------------------------------------------------------------------------------
@@ -356,7 +412,7 @@ class TokenServer:
     ) -> Iterator[dict[str, Any]]:
         """One piece per token."""
         settings = body["sampling_params"]
-        family = self.adapters.get(body["model"], self.family)
+        family = self.adapters.get(body["model"], self.whole or self.family)
         noise = torch.Generator().manual_seed(settings["seed"])
         with self._lock, torch.no_grad():
             embeds = family.token_embeds(torch.tensor([ids]))
@@ -374,13 +430,14 @@ class TokenServer:
             text = family.detokenize(sampled)
             ended = ended or any(stop in text for stop in settings["stop"])
             finish = "stop" if ended else "length" if len(sampled) >= settings["max_tokens"] else None
-            versions = [{"version": name, "start": 0, "end": 1} for name in self.faults.versions]
+            named = self.faults.versions or (self.version,)
+            versions = [{"version": name, "start": 0, "end": 1} for name in named]
             yield {
                 "index": 0,
                 "token_ids": [token],
                 "logprobs": {"content": [content]},
                 "finish_reason": finish,
-                "weight_versions": versions if finish and versions else None,
+                "weight_versions": versions if finish else None,
             }
             if finish:
                 return

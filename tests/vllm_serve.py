@@ -28,6 +28,7 @@ from echo_agent.conformance.sounds import randomise
 from echo_agent.families.base import Family
 from echo_agent.families.qwen2_audio import Qwen2AudioFamily
 from echo_agent.families.qwen25_omni import Qwen25OmniFamily
+from echo_agent.finetune.served_policy import named_as_published
 from tests.tiny import qwen2_audio_config, thinker_sizes, tiny_extractor, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -73,16 +74,12 @@ def family_of(kind: str, folder: Path, text: Sizes, tower: Sizes, std: float) ->
 def write(family: Family, folder: Path) -> None:
     """Save a model so that vLLM, with its older transformers, can read it too."""
     family.save(folder)
-    path = folder / "model.safetensors"
-    weights = load_file(path)
     if family.kind == "qwen2-audio":
         # With the family's own tokenizer: by another the server would not know its stop strings.
         Qwen2AudioProcessor(tiny_extractor(family.kind), family.tokenizer).save_pretrained(folder)
-        names = {
-            name: name.replace("language_model.model.model.", "language_model.model.") for name in weights
-        }
     else:  # it knows full checkpoints only
-        names = {name: f"thinker.{name.removeprefix('thinker.')}" for name in weights}
+        path = folder / "model.safetensors"
+        weights = load_file(path)
         thinker: Any = family.model.config
         full = Qwen2_5OmniConfig(thinker_config=thinker.to_dict(), enable_audio_output=False)
         full.architectures = ["Qwen2_5OmniModel"]
@@ -91,7 +88,7 @@ def write(family: Family, folder: Path) -> None:
         about.write_text(
             json.dumps(json.loads(about.read_text(encoding="utf-8")) | PICTURES), encoding="utf-8"
         )
-    save_file({names[name]: weight for name, weight in weights.items()}, path, {"format": "pt"})
+        save_file(named_as_published(family.kind, weights), path, {"format": "pt"})
 
 
 @dataclass

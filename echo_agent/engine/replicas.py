@@ -3,11 +3,12 @@
 A recording stays on one server, whose prefix cache then serves all runs about it: servers are ranked by a hash of their
 address and the recording, and the first that is up is taken. So where one goes down its runs move to the next of their
 ranking, and those of others stay where they are. One that failed rests, and is asked who it is before it is used again:
-a server that was started anew knows no audio and no adapters.
+a server that was started anew knows no audio, and has the weights that it was started with.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -31,6 +32,20 @@ REST = (1.0, 30.0)
 """Seconds that a server rests after its first failure, and at most; each further one doubles them."""
 MOST_NAMES = 4096
 """Names of audio that are remembered for one server."""
+ADAPTERS_FLAG = "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
+WEIGHTS_FLAG = "VLLM_SERVER_DEV_MODE=1 in its environment"
+"""With what a server is started that takes new weights."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """Weights that requests are to be answered with, in place of those that the servers were started with."""
+
+    name: str
+    folder: str
+    """Where they are, as the servers see it."""
+    whole: bool
+    """All weights; else adapters (LoRA)."""
 
 
 class _Card(BaseModel):
@@ -48,6 +63,14 @@ class _Cards(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     data: list[_Card]
+
+
+class _Weights(BaseModel):
+    """The answer of ``/weight_info``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    weight_version: str
 
 
 class Again(Exception):
@@ -81,6 +104,8 @@ class Replica:
     names: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """Audio that it has been given, by name."""
     adapters: set[str] = field(default_factory=set)
+    exchange: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while its weights are exchanged: of several runs that find it started anew, one brings them."""
     rests_until: float = 0.0
     failures: int = 0
     """In a row."""
@@ -150,8 +175,8 @@ class Replicas:
                 "no server is named: give at least one address, such as http://localhost:8000"
             )
         self.all = [Replica(url) for url in found]
-        self.adapter: tuple[str, str] | None = None
-        """Name and folder of the adapters that requests are answered with."""
+        self.version: Version | None = None
+        """What requests are to be answered with."""
         self._name, self._served_as = name, served_as
         self._timeout = timeout
         key = os.environ.get(KEY)
@@ -193,7 +218,7 @@ class Replicas:
         replica.adapters.update(card.id for card in cards if card.parent)
         replica.raw = await self._raw(replica)
         replica.introduced = True
-        await self.adapt(replica)
+        await self.bring(replica)
 
     def _served(self, replica: Replica, cards: Sequence[_Card]) -> _Card:
         """The entry of our model."""
@@ -224,24 +249,46 @@ class Replicas:
             )
         return content[0].logprob < -1e-9
 
-    async def adapt(self, replica: Replica) -> None:
-        """Have a server load the adapters that requests are to be answered with, if there are any.
+    async def bring(self, replica: Replica) -> None:
+        """Have a server take the weights that requests are to be answered with, if it does not have them.
 
         Raises:
             Again: It does not answer.
             ServerError: It cannot.
         """
-        if self.adapter is None or self.adapter[0] in replica.adapters:
+        if self.version is None:
             return
-        name, folder = self.adapter
-        given = {"lora_name": name, "lora_path": folder}
-        flag = "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
+        if self.version.whole:
+            await self._reload(replica, self.version)
+        elif self.version.name not in replica.adapters:
+            await self._adapt(replica, self.version)
+
+    async def _adapt(self, replica: Replica, version: Version) -> None:
+        given = {"lora_name": version.name, "lora_path": version.folder}
         try:
-            await self.call("POST", replica, "/v1/load_lora_adapter", given, flag=flag)
+            await self.call("POST", replica, "/v1/load_lora_adapter", given, flag=ADAPTERS_FLAG)
         except ServerError as error:
             if "already been loaded" not in str(error):  # by another client of the same training
                 raise
-        replica.adapters.add(name)
+        replica.adapters.add(version.name)
+
+    async def _reload(self, replica: Replica, version: Version) -> None:
+        """Exchange all weights, when what is under way has ended; what the server has computed goes with them."""
+        async with replica.exchange:
+            said = await self.call("GET", replica, "/weight_info", flag=WEIGHTS_FLAG)
+            try:
+                if _Weights.model_validate_json(said).weight_version == version.name:
+                    return
+            except ValidationError:
+                raise ServerError(f"{replica.url} does not say of which version its weights are") from None
+            work = {"method": "reload_weights", "kwargs": {"weights_path": version.folder}}
+            try:
+                await self.call("POST", replica, "/pause?mode=wait", flag=WEIGHTS_FLAG)
+                await self.call("POST", replica, "/collective_rpc", work, flag=WEIGHTS_FLAG)
+                await self.call("POST", replica, "/update_weight_version", {"new_version": version.name})
+            finally:
+                await self.call("POST", replica, "/resume")
+            replica.names.clear()
 
     async def drop(self, replica: Replica, name: str) -> None:
         """Have a server let go of adapters; one that does not know them any more has done so."""

@@ -29,7 +29,7 @@ from echo_agent.engine import wire
 from echo_agent.engine.connections import answered
 from echo_agent.engine.generation import Generation, SamplingParams
 from echo_agent.engine.inbox import CLOSED
-from echo_agent.engine.replicas import Again, Replica, Replicas
+from echo_agent.engine.replicas import Again, Replica, Replicas, Version
 from echo_agent.engine.request import Request, SampledToken
 from echo_agent.engine.served_audio import ServedAudio
 from echo_agent.errors import ContextError, EchoAgentError, QuestionError, ServerError
@@ -169,22 +169,23 @@ class TokenClient:
         except Again as again:
             replica.failed(str(again))
 
-    async def adapt(self, name: str, folder: str) -> None:
-        """Have requests answered with the adapters in ``folder``, as ``name``; those before them are dropped.
+    async def use(self, version: Version) -> None:
+        """Have requests answered with these weights; adapters before them are dropped.
 
         Raises:
             ServerError: A server cannot load them, or none is up.
         """
-        before, self.replicas.adapter = self.replicas.adapter, (name, folder)
+        before, self.replicas.version = self.replicas.version, version
         for replica in await self.introduce():
             try:
-                await self.replicas.adapt(replica)
+                await self.replicas.bring(replica)
                 if before is not None:
-                    await self.replicas.drop(replica, before[0])
+                    await self.replicas.drop(replica, before.name)
             except Again as again:
                 replica.failed(str(again))
         if not any(replica.introduced for replica in self.replicas.all):
-            raise ServerError(f"no server has loaded the adapters {name} ({self.replicas.troubles()})")
+            what = "weights" if version.whole else "adapters"
+            raise ServerError(f"no server has loaded the {what} {version.name} ({self.replicas.troubles()})")
 
     # --- one run --------------------------------------------------------------------------------------------------
 
@@ -229,8 +230,8 @@ class TokenClient:
         settings = self._settings(request, replica)
         parts = await self._audio.parts(request.audio, replica.names)
         by_name = [part["uuid"] for part in parts if part["url"] is None]
-        adapter = self.replicas.adapter
-        model = replica.model if adapter is None else adapter[0]
+        version = self.replicas.version
+        model = replica.model if version is None or version.whole else version.name
         # What was sampled holds no placeholders, so those of the prompt are all there are.
         ids, ranges = request.context(), request.placeholders
         body = wire.body(wire.unexpanded(ids, ranges), parts, settings, model)
@@ -249,11 +250,13 @@ class TokenClient:
                         wire.check_context(chunk, ids, ranges, replica.url)
                         replica.given([part["uuid"] for part in parts])
                         request.weights.add(model)
+                        if version is not None and version.whole:
+                            request.versions.add(version.name)
                         first = time.perf_counter()
                     for choice in chunk.choices:
-                        request.versions.update(
-                            str(span.get("version", span)) for span in choice.weight_versions or ()
-                        )
+                        request.versions.update(choice.versions)
+                        if version is not None and version.whole and {*choice.versions} - {version.name}:
+                            replica.introduced = False  # started anew without our noticing
                         for token in self._sampled(choice, kept, request.params, replica):
                             came += 1
                             if not request.ended:
@@ -334,7 +337,7 @@ class TokenClient:
         if by_name and status in (400, 404, 422, 500):
             replica.forget(by_name)
             return AudioForgotten(f"it refused audio by its name ({said})", rest=False)
-        if status == 404 and self.replicas.adapter is not None and self.replicas.adapter[0] in said:
+        if status == 404 and self.replicas.version is not None and self.replicas.version.name in said:
             replica.introduced = False
             replica.adapters.clear()
             return Again(f"it has lost its adapters ({said})", rest=False)

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from echo_agent.engine.engine import Engine
-from echo_agent.engine.replicas import Replicas
+from echo_agent.engine.replicas import Replicas, Version
 from echo_agent.engine.token_client import TokenClient
 from echo_agent.errors import QuestionError
 
@@ -108,8 +108,26 @@ class VLLMEngine(Engine):
         Raises:
             ServerError: A server cannot load them, or none is up.
         """
+        self._use(Version(name, folder, whole=False))
+
+    def use_weights(self, name: str, folder: str) -> None:
+        """Have all further requests, whoever makes them, answered with other weights of the same model.
+
+        The servers end what is under way, and forget what they have computed. One that is started anew later is given
+        the weights again. They stay when the engine is closed.
+
+        Args:
+            name: A new name.
+            folder: Where they are, as the servers see it: safetensors, named as in the model's published checkpoint.
+
+        Raises:
+            ServerError: A server cannot load them, or none is up.
+        """
+        self._use(Version(name, folder, whole=True))
+
+    def _use(self, version: Version) -> None:
         self.check_process()
-        self._client.wait(self._client.adapt(name, folder))
+        self._client.wait(self._client.use(version))
 
     def weights_changed(self) -> None:
         """Nothing is kept here of any weights, and a server keeps what it has computed under their name."""
@@ -117,8 +135,8 @@ class VLLMEngine(Engine):
     @property
     def fingerprint(self) -> str:
         """What tells the served model from others: the name that the servers have for it, not its weights."""
-        adapter = self._client.replicas.adapter
-        said = f"{self._model} {adapter[0] if adapter else ''}"
+        version = self._client.replicas.version
+        said = f"{self._model} {version.name if version else ''}"
         return hashlib.sha256(said.encode()).hexdigest()
 
     def stats(self) -> dict[str, Any]:

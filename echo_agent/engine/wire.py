@@ -83,6 +83,11 @@ class Choice(_Lenient):
     finish_reason: str | None = None
     weight_versions: list[dict[str, Any]] | None = None
 
+    @property
+    def versions(self) -> list[str]:
+        """Of the weights that sampled, as the server calls them; with the last piece."""
+        return [str(span.get("version", span)) for span in self.weight_versions or ()]
+
 
 class CachedTokens(_Lenient):
     """What of a context the server knew."""

@@ -35,6 +35,8 @@ def test_a_process_that_is_ended_leaves_no_file(
     """It is ended when the first sound has been decoded, and more is to come."""
     code = f"""
 import os, signal, sys
+if "{number}" != "SIGKILL":
+    signal.signal(signal.{number}, signal.SIG_DFL)  # under nohup it is ignored
 from echo_agent.audio.decoded import WavWriter
 from echo_agent.audio.recording import Recording
 write = WavWriter.write

@@ -6,9 +6,11 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from safetensors.torch import save_file
 
 from echo_agent.audio.recording import Recording
 from echo_agent.chat import ChatLALM
@@ -17,6 +19,7 @@ from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.callbacks import read_log
 from echo_agent.finetune.rl import train_rl
+from echo_agent.finetune.served_policy import published, whole_weights
 from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
 from echo_agent.stores import RecordingStore
 from tests.engine.conftest import World
@@ -41,6 +44,7 @@ OMNI_FLAGS = (
     "--enable-lora",
     "--max-lora-rank=8",
 )
+OMNI_ENVIRONMENT = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_SERVER_DEV_MODE": "1"}
 LORA = {"rank": 4, "alpha": 32, "train_projector": False}
 SAME = 1e-3
 """Largest difference of log-probabilities between the server and what is computed here (float32)."""
@@ -69,7 +73,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
 
 @pytest.fixture(scope="module")
 def serve(family: Family) -> Iterator[Serve]:
-    yield from started(Path(family.name), '--limit-mm-per-prompt={"audio": 9}')
+    yield from started(Path(family.name), '--limit-mm-per-prompt={"audio": 9}', VLLM_SERVER_DEV_MODE="1")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Family:
 
 @pytest.fixture(scope="module")
 def omni(policy: Family) -> Iterator[Serve]:
-    yield from started(Path(policy.name), *OMNI_FLAGS, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1")
+    yield from started(Path(policy.name), *OMNI_FLAGS, **OMNI_ENVIRONMENT)
 
 
 @pytest.fixture
@@ -205,20 +209,53 @@ def test_greedy_tokens_of_another_family_around_a_crop(omni: Serve, policy: Fami
     world.close()
 
 
-def test_rl_steps_on_rollouts_of_the_server(omni: Serve, policy: Family, tmp_path: Path) -> None:
-    """The trainer scores what the server sampled, with the adapters of each step under a name of their own."""
+def rl_steps(
+    server: Serve, policy: Family, folder: Path, lora: dict[str, Any] | None, learning_rate: float
+) -> list[dict[str, float]]:
+    """What two steps logged: the trainer scores what the server sampled."""
     recipe = rl_recipe(
         policy.name,
-        lora=LORA,
-        optimiser={"steps": 2, "learning_rate": 3e-2},
-        rollout={"engine": {"vllm": [omni.url]}},
+        lora=lora,
+        optimiser={"steps": 2, "learning_rate": learning_rate},
+        rollout={"engine": {"vllm": [server.url]}},
     )
-    train_rl(recipe, write_small_dataset(tmp_path / "data"), tmp_path / "run", report=lambda _: None)
-    log = [row for row in read_log(tmp_path / "run") if "rollout/mixed" in row]
+    train_rl(recipe, write_small_dataset(folder / "data"), folder / "run", report=lambda _: None)
+    log = [row for row in read_log(folder / "run") if "rollout/mixed" in row]
     assert [row["step"] for row in log] == [1, 2]
     for row in log:
         assert row["sampling/logp_gap_max"] < SAME and row["rollout/mixed"] == row["rollout/failed"] == 0
-        assert row["rollout/listened"] > 0
+    return log
+
+
+def test_rl_steps_on_rollouts_of_the_server(omni: Serve, policy: Family, tmp_path: Path) -> None:
+    """With the adapters of each step under a name of their own."""
+    log = rl_steps(omni, policy, tmp_path, lora=LORA, learning_rate=3e-2)
+    assert all(row["rollout/listened"] > 0 for row in log)
     cards = httpx.get(f"{omni.url}/v1/models", timeout=60).json()["data"]
     names = [card["id"] for card in cards if card.get("parent")]
     assert len(names) == 1 and names[0].startswith("step-000001-"), "those of the first step are let go of"
+
+
+def test_rl_steps_whose_weights_are_brought_whole(omni: Serve, policy: Family, tmp_path: Path) -> None:
+    """All weights are trained, and the server exchanges its own for them before each step."""
+    log = rl_steps(omni, policy, tmp_path, lora=None, learning_rate=3e-3)
+    assert all(row["rollout/listened"] > 0 for row in log)
+    said = httpx.get(f"{omni.url}/weight_info", timeout=60).json()
+    assert said["weight_version"].startswith("step-000001-")
+
+
+def test_other_weights_of_another_family(serve: Serve, family: Family, tmp_path: Path) -> None:
+    """Last, since the server keeps them."""
+    world = World(family_of(KIND, Path(family.name), SIZES, {}, 0.2))
+    save_file(published(world.family, whole_weights(world.family.model)), tmp_path / "model.safetensors")
+    prompt = world.prompt()
+    with VLLMEngine(
+        load_family(family.name, weights=False), world.store, serve.url, timeout=PATIENCE
+    ) as engine:
+        first = engine.generate(*prompt, GREEDY)
+        engine.use_weights("second", str(tmp_path))
+        said = engine.generate(*prompt, GREEDY)
+    equal(said, world.alone(*prompt, GREEDY))
+    assert said.ids != first.ids and said.versions == ("second",)
+    assert said.cached_tokens == 0, "what was computed with the first weights is not found again"
+    world.close()

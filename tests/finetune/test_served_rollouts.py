@@ -35,11 +35,18 @@ def server(policy: str) -> Iterator[TokenServer]:
         yield server
 
 
-def run(policy: str, server: TokenServer, dataset: Path, out: Path, steps: int = 2) -> list[dict[str, float]]:
+def run(
+    policy: str,
+    server: TokenServer,
+    dataset: Path,
+    out: Path,
+    steps: int = 2,
+    lora: dict[str, Any] | None = LORA,
+) -> list[dict[str, float]]:
     """The logged steps."""
     made = rl_recipe(
         policy,
-        lora=LORA,
+        lora=lora,
         optimiser={"steps": steps, "learning_rate": 3e-2},
         rollout={"engine": {"vllm": [server.url]}},
     )
@@ -89,8 +96,6 @@ def test_rollouts_of_several_weights_are_dropped_and_counted(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"lora": None}, "rollout.engine needs lora"),
-        ({"lora": {"rank": 2}}, "lora.train_projector: false"),
         ({"rollout": {"engine": {"vllm": []}}}, "rollout.engine.vllm"),
         ({"rollout": {"engine": {"ray": ["http://a"]}}}, "rollout.engine"),
     ],
@@ -101,11 +106,49 @@ def test_recipes_that_cannot_be(changes: dict[str, Any], said: str) -> None:
         rl_recipe("Qwen/Qwen2.5-Omni-3B", **values)
 
 
-def test_a_family_without_adapters_on_servers_is_refused(dataset: Path, tmp_path: Path) -> None:
-    policy = saved(tiny_family("qwen2-audio"), tmp_path / "policy")
+@pytest.mark.parametrize(
+    ("kind", "lora"),
+    [
+        pytest.param("qwen2-audio", None, id="all weights"),
+        pytest.param("qwen2-audio", LORA, id="adapters of which vLLM loads none", marks=pytest.mark.slow),
+        pytest.param(
+            KIND, {**LORA, "train_projector": True}, id="adapters and the projector", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_what_cannot_be_brought_as_adapters_is_brought_whole(
+    kind: str, lora: dict[str, Any] | None, dataset: Path, tmp_path: Path
+) -> None:
+    policy = saved(scripted_family(UNSURE, kind), tmp_path / "policy")
     with token_server(load_family(policy, "cpu"), name=policy) as server:
-        with pytest.raises(DataError, match="vLLM loads no adapters; it does for qwen2.5-omni"):
-            run(policy, server, dataset, tmp_path / "run")
+        log = run(policy, server, dataset, tmp_path / "run", lora=lora)
+        assert server.reloads == 2 and server.version.startswith("step-000001-")
+    for row in log:
+        assert row["sampling/logp_gap_max"] < SAME and row["rollout/mixed"] == 0
+        assert row["rollout/listened"] > 0 and row["rollout/failed"] == 0
+    kept = {path.name for path in (tmp_path / "run" / "weights").iterdir()}
+    assert kept == {"step-000000", "step-000001"}
+
+
+@pytest.mark.slow
+def test_twin_with_the_weights_of_the_first_step_is_apart(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = saved(scripted_family(UNSURE, "qwen2-audio"), tmp_path / "policy")
+    monkeypatch.setattr(TokenServer, "_read", lambda self, folder: self.family)
+    with token_server(load_family(policy, "cpu"), name=policy) as server:
+        first, second = run(policy, server, dataset, tmp_path / "run", lora=None)
+    assert first["sampling/logp_gap_max"] < SAME, "they are those that it was started with"
+    assert second["sampling/logp_gap_max"] > 10 * SAME
+
+
+def test_a_family_whose_weights_cannot_be_brought_is_refused(dataset: Path, tmp_path: Path) -> None:
+    policy = saved(tiny_family("echo-nano"), tmp_path / "policy")
+    with token_server(load_family(policy, "cpu"), name=policy) as server:
+        with pytest.raises(
+            DataError, match="cannot be brought to vLLM; those of qwen2-audio, qwen2.5-omni can"
+        ):
+            run(policy, server, dataset, tmp_path / "run", lora=None)
 
 
 def test_a_server_that_is_not_there_is_said_before_training(
