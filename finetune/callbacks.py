@@ -60,6 +60,8 @@ class Journal(TrainerCallback):
         self.report = report
         self._rows: list[dict[str, float]] = []
         self._first = 0
+        self._drawn = -1
+        """Lines of the log that the curves show."""
         self._before = 0.0
         self._began = monotonic()
         self._pace: deque[tuple[int, float]] = deque(maxlen=LINES)
@@ -79,6 +81,7 @@ class Journal(TrainerCallback):
             self._before = self._rows[-1]["seconds"] if self._rows else 0.0
             self._began = monotonic()
             self._pace.clear()
+            self._drawn = -1
 
     def on_log(
         self,
@@ -121,9 +124,11 @@ class Journal(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Draw the curves."""
-        if state.is_world_process_zero:
+        """Draw the curves, unless there is nothing new to show: it takes a second."""
+        lines = sum(SUMMARY not in row for row in self._rows)
+        if state.is_world_process_zero and lines != self._drawn:
             draw_curves(self._rows, self.folder / CURVES, self.folder.resolve().name)
+            self._drawn = lines
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

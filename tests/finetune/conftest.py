@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from echo_agent.finetune import callbacks
 from echo_agent.finetune.nano import tiles
 from echo_agent.finetune.nano.lessons import Teacher, with_branch
 from echo_agent.finetune.nano.tiles import Tile
@@ -53,3 +54,9 @@ def teacher(tiny_nano: NanoForConditionalGeneration, shard: list[Tile]) -> Teach
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset to train on; features that are kept in it serve all tests of one encoder."""
     return write_small_dataset(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For trainings whose curves nobody looks at: to draw them takes longer than to train."""
+    monkeypatch.setattr(callbacks, "draw_curves", lambda rows, path, title: None)

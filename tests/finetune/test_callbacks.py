@@ -267,6 +267,13 @@ def test_curves_are_drawn_at_every_save(tmp_path: Path) -> None:
     assert imread(tmp_path / CURVES).ndim == 3
 
 
+def test_curves_are_drawn_once_for_each_new_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(watch, "draw_curves", lambda rows, path, title: drawn.append(rows[-1]["step"]))
+    train(tmp_path, Journal(tmp_path, STEPS, silent))
+    assert drawn == sorted(set(drawn)) and drawn[-1] == STEPS
+
+
 def test_no_log(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read the log .*log\.jsonl \(No such file"):
         read_log(tmp_path)

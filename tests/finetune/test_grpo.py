@@ -26,6 +26,8 @@ from tests.finetune.training import rl_recipe as recipe
 from tests.scripted import ASK_FOREVER, UNSURE, scripted_family
 from tests.tiny import KINDS
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SAME = 1e-4
 """Largest difference of log-probabilities that counts as equal (float32)."""
 

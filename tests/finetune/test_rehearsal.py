@@ -22,6 +22,8 @@ from tests.finetune.small_dataset import saved
 from tests.finetune.training import rl_recipe
 from tests.scripted import UNSURE, scripted_family
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def practice(group: int, seed: int = 0) -> RLRecipe:
     """A recipe with a rehearsal of weight 1, for groups of a size."""

@@ -18,6 +18,8 @@ from tests.scripted import UNSURE, scripted_family
 from tests.tiny import tiny_family
 from tests.token_server import TokenServer, token_server
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SAME = 1e-3
 """Largest difference of log-probabilities between a server and the trainer (float32)."""
 KIND = "qwen2.5-omni"

@@ -76,6 +76,7 @@ def test_the_loss_goes_down_and_validation_is_watched(
     assert [row["step"] for row in log if "eval_loss" in row] == [20, 40]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "kind", ["echo-nano", *(pytest.param(kind, marks=pytest.mark.slow) for kind in QWEN_KINDS)]
 )
@@ -184,6 +185,7 @@ def test_a_folder_with_files_of_others_is_left_alone(
     assert mine.read_text() == "# my notes\n"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ctrl_c_saves_and_the_same_command_ends_with_the_same_weights(
     dataset: Path, models: dict[str, str], tmp_path: Path
 ) -> None:

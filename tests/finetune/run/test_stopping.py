@@ -23,6 +23,8 @@ from echo_agent.finetune.run.stopping import StopRequest, how_to_resume, said_pl
 from echo_agent.stores import RecordingStore
 from tests.finetune.test_callbacks import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class Press(TrainerCallback):
     """Sends this process a signal, some times, in the middle of a step."""
