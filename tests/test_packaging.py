@@ -65,6 +65,7 @@ def names(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if not name.endswith("/")}
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_tree(names: set[str]) -> None:
     expected = {target for _, target in tree()}
     assert "echo_agent/tools/__init__.py" in expected, "the tree was not found"
@@ -77,10 +78,12 @@ def test_every_folder_with_modules_is_a_listed_package() -> None:
     assert listed == found
 
 
+@pytest.mark.slow
 def test_wheel_installs_one_package(names: set[str]) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"echo_agent"}
 
 
+@pytest.mark.slow
 def test_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
@@ -124,6 +127,7 @@ def clone(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_folders_of_a_checkout_are_found_beside_the_package(tmp_path: Path) -> None:
     """Started at its root, Python finds `echo_agent/` there, in front of whatever is installed."""
     for name in FOLDERS:

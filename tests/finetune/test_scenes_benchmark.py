@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scenes.py"
 
 
+@pytest.mark.slow
 def test_it_makes_its_own_bank_and_prints_one_line() -> None:
     command = [sys.executable, str(SCRIPT), "--few", "1", "--many", "3"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -108,14 +108,13 @@ def test_recipes_that_cannot_be(changes: dict[str, Any], said: str) -> None:
         rl_recipe("Qwen/Qwen2.5-Omni-3B", **values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "lora"),
     [
         pytest.param("qwen2-audio", None, id="all weights"),
-        pytest.param("qwen2-audio", LORA, id="adapters of which vLLM loads none", marks=pytest.mark.slow),
-        pytest.param(
-            KIND, {**LORA, "train_projector": True}, id="adapters and the projector", marks=pytest.mark.slow
-        ),
+        pytest.param("qwen2-audio", LORA, id="adapters of which vLLM loads none"),
+        pytest.param(KIND, {**LORA, "train_projector": True}, id="adapters and the projector"),
     ],
 )
 def test_what_cannot_be_brought_as_adapters_is_brought_whole(

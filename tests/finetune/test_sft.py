@@ -22,7 +22,7 @@ from echo_agent.finetune.sft import train_sft
 from tests.finetune.small_dataset import saved, write_small_dataset
 from tests.finetune.training import apart, killed_at, same_logs, weights
 from tests.finetune.training import sft_recipe as recipe
-from tests.tiny import KINDS, QWEN_KINDS, tiny_family
+from tests.tiny import KINDS, tiny_family
 
 SENTENCES = (
     "I hear the bell around second 3; I listen there again <seg>2, 5</seg> and hear a dog. So: a dog.",
@@ -76,10 +76,9 @@ def test_the_loss_goes_down_and_validation_is_watched(
     assert [row["step"] for row in log if "eval_loss" in row] == [20, 40]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(
-    "kind", ["echo-nano", *(pytest.param(kind, marks=pytest.mark.slow) for kind in QWEN_KINDS)]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_batch_and_accumulation_give_the_same(
     kind: str, dataset: Path, models: dict[str, str], tmp_path: Path
 ) -> None:

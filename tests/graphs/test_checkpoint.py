@@ -199,6 +199,7 @@ KILLED = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_by_another(setup, tmp_path):
     import soundfile
 

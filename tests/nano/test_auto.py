@@ -94,6 +94,7 @@ def test_what_does_not_belong_together_is_an_error(folder):
         processor("<|audio|>", np.zeros(8000, np.float32), sampling_rate=8000)
 
 
+@pytest.mark.slow
 def test_any_module_of_it_opens_the_doors(folder):
     code = (
         "import sys, echo_agent; assert 'transformers' not in sys.modules\n"

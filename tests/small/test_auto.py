@@ -137,6 +137,7 @@ def test_what_does_not_belong_together_is_an_error(family: SmallFamily, folder: 
         processor("<|audio|>", second)
 
 
+@pytest.mark.slow
 def test_its_module_opens_the_doors(folder: Path) -> None:
     code = (
         "import sys, echo_agent; assert 'transformers' not in sys.modules\n"

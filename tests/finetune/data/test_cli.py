@@ -83,6 +83,7 @@ def test_ten_clips_become_two_hundred_sound_questions(run: Run, clips: Path, tmp
     assert read_samples(out) == samples
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_dataset_with_any_number_of_workers(
     run: Run, clips: Path, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_same_bank_and_seed_give_the_same(bank: Path, built: Path, tmp_path:
         assert first["sets"][name]["questions_sha256"] != third["sets"][name]["questions_sha256"]
 
 
+@pytest.mark.slow
 def test_tests_are_the_same_however_reasoning_is_put(bank: Path, built: Path, tmp_path: Path) -> None:
     short = build_bench(bank, tmp_path / "terse", scenes=10, reasoning="terse", command="x")
     first, second = (json.loads((folder / LOCK).read_text())["sets"] for folder in (built, short))

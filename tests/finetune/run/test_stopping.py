@@ -138,7 +138,13 @@ SAVED = (
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no disk that is always full")
-@pytest.mark.parametrize("name", [*SAVED, f"{MANIFEST}.partial"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == SAVED[0] else pytest.mark.slow)
+        for name in (*SAVED, f"{MANIFEST}.partial")
+    ],
+)
 def test_a_disk_that_is_full_at_any_file_of_a_checkpoint(tmp_path: Path, name: str) -> None:
     """The run goes on from the checkpoint before, as often as it takes, and ends as one that never was stopped."""
     whole = train(tmp_path / "whole", CheckpointKeeper("m", 1))

@@ -236,6 +236,7 @@ write_questions(make_records(6), Path(sys.argv[2]), chat, WriterSettings(questio
 """
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_nothing_is_asked_twice(tmp_path: Path) -> None:
     """The server holds the fourth request back until the process is dead."""
     from tests.finetune.data.llm.chats import question, written

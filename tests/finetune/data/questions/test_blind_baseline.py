@@ -79,7 +79,13 @@ BIASES = {
 }
 
 
-@pytest.mark.parametrize("bias", sorted(BIASES))
+@pytest.mark.parametrize(
+    "bias",
+    [
+        pytest.param(bias, marks=[] if bias in ("places by degrees", "one label") else pytest.mark.slow)
+        for bias in sorted(BIASES)
+    ],
+)
 def test_a_planted_bias_is_found_and_thinned_out(bias: str) -> None:
     right, choices = BIASES[bias]
     train, test = made(1500, right, 1, choices), made(800, right, 2, choices, start=5000)
