@@ -25,6 +25,9 @@ type:  ## types, in a tree of linked files where the four folders are one packag
 	@for entry in tools graphs finetune; do cp -rs "$(CURDIR)/$$entry" build/types/echo_agent/; done
 	cd build/types && $(PYTHON) -m pyright -p . --pythonpath "$$($(PYTHON) -c 'import sys; print(sys.executable)')" echo_agent
 
+# What tests are compiled to is kept, whatever the environment says: to compile them takes longer than to import them.
+test slow: export PYTHONDONTWRITEBYTECODE =
+
 test:  ## the tests that need neither a GPU nor a network, within minutes; files go to two processes
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 

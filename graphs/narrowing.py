@@ -26,6 +26,8 @@ LOOKS = 5
 """Most listens that narrow, if the budget of re-listens allows for so many."""
 CLOSE = 160.0
 """Seconds of a stretch from which on it is not narrowed any more: the policy itself points at places in it."""
+WITHIN = 3
+"""Places in a stretch that is still too wide that the search goes on with."""
 LEAST = 30.0
 """Seconds of the shortest stretch that is heard by itself."""
 MARGIN = 8.0
@@ -188,9 +190,7 @@ class _Narrowing:
             place = places.pop(0)
             if place.score < HOPELESS * best:
                 break
-            find, wide = self._look(place)
-            if wide is not None:
-                places = sorted([*self._places(wide)[:3], *places], key=lambda one: -one.score)
+            find = self._look(place, places)
             if find is None:
                 continue
             best = max(best, find.place.score)
@@ -245,19 +245,23 @@ class _Narrowing:
             place = places.pop(0)
             if best is not None and place.score < HOPELESS * best.place.score:
                 break
-            find, wide = self._look(place)
-            if wide is not None:
-                places = sorted([*self._places(wide)[:3], *places], key=lambda one: -one.score)
+            find = self._look(place, places)
             if find is not None and (best is None or find.place.score > best.place.score):
                 best = find
         return best, places
 
-    def _look(self, place: _Place) -> tuple[_Find | None, list[Note] | None]:
-        """Hear a stretch, if it may be and was not: what was found, or what it told where it is still too wide."""
+    def _look(self, place: _Place, places: list[_Place]) -> _Find | None:
+        """Hear a stretch, if it may be and was not; what was found.
+
+        Of one that is still too wide, what promises most in it is put among the other ``places``.
+        """
         if _is_known(place, self.found.heard) or not self._may_hear(place.start, place.end):
-            return None, None
+            return None
         notes = self._listen(place.start, place.end)
-        return (None, notes) if place.end - place.start > CLOSE else (self._find(place, notes), None)
+        if place.end - place.start <= CLOSE:
+            return self._find(place, notes)
+        places[:] = sorted([*self._places(notes)[:WITHIN], *places], key=lambda one: -one.score)
+        return None
 
     def _find(self, place: _Place, notes: list[Note]) -> _Find:
         """What a stretch turned out to hold; where somebody should speak next to it, that tells too."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from echo_agent.finetune import callbacks
+from echo_agent.finetune.data import card
 from echo_agent.finetune.nano import tiles
 from echo_agent.finetune.nano.lessons import Teacher, with_branch
 from echo_agent.finetune.nano.tiles import Tile
@@ -54,6 +55,12 @@ def teacher(tiny_nano: NanoForConditionalGeneration, shard: list[Tile]) -> Teach
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset to train on; features that are kept in it serve all tests of one encoder."""
     return write_small_dataset(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture
+def uncharted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For datasets whose card nobody looks at: to draw its charts takes longer than to write the rest."""
+    monkeypatch.setattr(card, "draw_charts", lambda folder, splits: None)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from echo_agent.finetune.data.dataset import read_samples, write_dataset
 from echo_agent.finetune.data.records import SAMPLE_COLUMNS, Event, Record, Sample
 from echo_agent.rows import read_rows
 
+pytestmark = pytest.mark.usefixtures("uncharted")
+
 ABOUT = About(
     name="Bells", description="Questions about bells.", command="echo-agent finetune data build", seed=3
 )
