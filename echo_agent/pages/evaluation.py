@@ -188,7 +188,7 @@ table.answers { width: auto; margin: .5rem 0; } table.answers td { text-align: l
 b.right { color: var(--gold); } b.wrong { color: var(--wrong); }
 audio { height: 2.2rem; margin-top: .5rem; width: 100%; }
 button { font: inherit; font-size: .85rem; border: 1px solid; border-radius: .3rem; background: none; cursor: pointer;
-  padding: .05rem .5rem; }
+  padding: .05rem .5rem; margin: .1rem 0; }
 button.gold { color: var(--gold); } button.asked { color: var(--asked); }
 dt { color: var(--soft); margin-top: .5rem; } dd { margin: 0; overflow-wrap: anywhere; }
 </style>
