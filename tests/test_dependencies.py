@@ -51,7 +51,7 @@ def imported(code: str) -> Iterator[str]:
             yield from (name.name.partition(".")[0] for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
             if isinstance(node.args[0], ast.Constant):
                 yield str(node.args[0].value).partition(".")[0]
 
@@ -64,11 +64,12 @@ def undeclared(folders: list[str], declared: list[Requirement]) -> dict[str, str
     """Imports of the files in folders that none of the declared packages brings, each with a file that has it."""
     brings = packages_distributions()
     missing: dict[str, str] = {}
+    known = {canonicalize_name(one.name) for one in declared}
     for path in (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))):
         where = path.relative_to(ROOT).as_posix()
         extras = [extra for extra, files in EXTRAS.items() if where.startswith(files)]
         lines = [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
-        names = {canonicalize_name(one.name) for one in [*declared, *map(Requirement, lines)]}
+        names = known | {canonicalize_name(Requirement(line).name) for line in lines}
         for name in imported(path.read_text(encoding="utf-8")):
             packages = {canonicalize_name(package) for package in brings.get(name, [name])}
             if name not in OWN and name not in sys.stdlib_module_names and not packages & names:

@@ -35,7 +35,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(?:<!-- needs: ([^>]+) -->\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 QUICK = [["data", verb] for verb in ("bank", "scenes", "build", "inspect")]
 """Verbs of finetune that a page may run."""
-LONG = {"data.md", "long-recordings.md"}
+LONG = {"data.md", "long-recordings.md", "report.md"}
 """Pages whose blocks take more than a few seconds."""
 KINDS = {"python", "bash", "text", "json"}
 
