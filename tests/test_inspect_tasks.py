@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings(
 EXAMPLES = Path(__file__).parents[1] / "examples" / "questions.jsonl"
 
 
+@pytest.mark.slow
 def test_where_inspect_is_missing_it_is_said_how_to_get_it() -> None:
     code = (
         "import sys; sys.modules['inspect_ai'] = None\n"

@@ -134,6 +134,7 @@ def test_what_is_reported_of_rl(tmp_path: Path) -> None:
     assert "reward" not in said[0] + said[2]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_resumed_log_equals_an_unbroken_one(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
@@ -154,6 +155,7 @@ def test_a_resumed_log_equals_an_unbroken_one(tmp_path: Path) -> None:
         assert mine.keys() == yours.keys()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_the_trainer_ends_with_is_no_step(tmp_path: Path) -> None:
     """A run that was stopped has a last line, which is not kept when it is resumed."""
     train(tmp_path, Journal(tmp_path, STEPS, silent), Stop(4))
@@ -361,6 +363,7 @@ def test_the_defaults_stop_nothing() -> None:
     assert stop.reason is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_collapse_stops_a_trainer_and_is_counted_over_a_resume(tmp_path: Path) -> None:
     """A run that is broken off in a row of bad steps stops where one that was not broken off does."""
     collapsed = {step: {"rollout/listened": 0.0 if step > 2 else 1.0} for step in range(1, STEPS + 1)}

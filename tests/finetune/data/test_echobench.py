@@ -110,6 +110,7 @@ def test_the_card_says_what_it_is(built: Path) -> None:
     assert str(built) not in card
 
 
+@pytest.mark.slow
 def test_hours_ask_about_what_sounds_once(
     bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
