@@ -231,6 +231,7 @@ class TokenClient:
         parts = await self._audio.parts(request.audio, replica.names)
         by_name = [part["uuid"] for part in parts if part["url"] is None]
         version = self.replicas.version
+        brought = version.name if version is not None and version.whole else None
         model = replica.model if version is None or version.whole else version.name
         # What was sampled holds no placeholders, so those of the prompt are all there are.
         ids, ranges = request.context(), request.placeholders
@@ -250,12 +251,12 @@ class TokenClient:
                         wire.check_context(chunk, ids, ranges, replica.url)
                         replica.given([part["uuid"] for part in parts])
                         request.weights.add(model)
-                        if version is not None and version.whole:
-                            request.versions.add(version.name)
+                        if brought is not None:
+                            request.versions.add(brought)
                         first = time.perf_counter()
                     for choice in chunk.choices:
                         request.versions.update(choice.versions)
-                        if version is not None and version.whole and {*choice.versions} - {version.name}:
+                        if brought is not None and {*choice.versions} - {brought}:
                             replica.introduced = False  # started anew without our noticing
                         for token in self._sampled(choice, kept, request.params, replica):
                             came += 1
