@@ -5,7 +5,7 @@ stands around it; parts of a kind that it does not know are passed over; under a
 heard then; of a context it knows whole blocks, and never all. Sampling is a loop of its own around the family's text
 model, with a cache that lives for one request, so that what it gives owes nothing to the engine in this process.
 
-``Faults`` are switched on one by one.
+What can go wrong is in ``tests/token_faults.py``, the weights that it samples with in ``tests/token_weights.py``.
 """
 
 from __future__ import annotations
@@ -17,68 +17,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import soundfile
 import torch
-from safetensors.torch import load_file, save_file
 
 from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.families.base import Family
-from echo_agent.families.loading import load_family
-from echo_agent.finetune.served_policy import BEFORE, DECODERS
+from tests.token_faults import Faults
+from tests.token_weights import ServedWeights
 
 BLOCK = 16
 """Tokens of a block of the prefix cache."""
 RELOADING = ("/pause?mode=wait", "/collective_rpc", "/update_weight_version", "/resume")
-STARTED = "default"
-"""What it calls the weights that it was started with."""
-
-
-@dataclass
-class Faults:
-    """What goes wrong; numbers count down."""
-
-    deaf: bool = False
-    """Content parts are passed over, and a placeholder without audio is accepted."""
-    shifted: bool = False
-    """Audio is said to stand one token later."""
-    other_ids: bool = False
-    """The last token of the context is read as another."""
-    silent_ids: bool = False
-    """It does not say what it read."""
-    bans_ignored: bool = False
-    """``logit_bias`` is left aside, and the placeholder is the likeliest of all."""
-    processed: bool = False
-    """Log-probabilities are those after temperature, bans and choices."""
-    scores: bool = False
-    """Scores are given in place of log-probabilities."""
-    no_logprobs: bool = False
-    no_endpoint: bool = False
-    key: str = ""
-    """Which key is asked for."""
-    statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    """Statuses and headers of the next answers."""
-    drop_after: list[int] = field(default_factory=list)
-    """After how many tokens the next streams break off."""
-    error_after: list[int] = field(default_factory=list)
-    """After how many tokens the next streams hold an error."""
-    garbage: int = 0
-    """So many answers are no JSON."""
-    hang: float = 0.0
-    """Seconds that it is silent before each answer."""
-    idle: int = 0
-    """So many requests come just as the connection, which served before, is closed for having been idle."""
-    versions: tuple[str, ...] = ()
-    """What it says of the weights that it samples with; the truth if empty."""
-    no_reload: bool = False
-    """It has no routes by which weights are exchanged."""
-    reload_fails: int = 0
-    """So many exchanges of weights fail."""
 
 
 class TokenServer:
@@ -95,11 +48,7 @@ class TokenServer:
         """Streams whose reader went away."""
         self.heard: dict[str, tuple[AudioRef, list[dict[str, torch.Tensor]]]] = {}
         """Audio by uuid: what it is, and its features."""
-        self.adapters: dict[str, Family] = {}
-        self.whole: Family | None = None
-        """What it samples with in place of the model that it was started with."""
-        self.version = STARTED
-        self.reloads = 0
+        self.weights = ServedWeights(family)
         self.open = threading.Event()
         """Set unless it is paused: what is asked meanwhile waits."""
         self.open.set()
@@ -171,9 +120,8 @@ class TokenServer:
     def forget(self) -> None:
         """Be as one that was started anew, at once."""
         self.heard.clear()
-        self.adapters.clear()
         self.blocks.clear()
-        self.whole, self.version = None, STARTED
+        self.weights.forget()
 
     # --- routes ---------------------------------------------------------------------------------------------------
 
@@ -181,12 +129,13 @@ class TokenServer:
         if not self._may(handler):
             return
         if handler.path == "/weight_info" and not self.faults.no_reload:
-            return _send(handler, 200, {"weight_version": self.version})
+            return _send(handler, 200, {"weight_version": self.weights.version})
         if handler.path != "/v1/models":
             return _send(handler, 404, {"detail": "Not Found"})
         cards = [{"id": self.name, "object": "model", "root": self.name, "max_model_len": self.max_model_len}]
         cards += [
-            {"id": name, "object": "model", "root": name, "parent": self.name} for name in self.adapters
+            {"id": name, "object": "model", "root": name, "parent": self.name}
+            for name in self.weights.adapters
         ]
         _send(handler, 200, {"object": "list", "data": cards})
 
@@ -194,9 +143,11 @@ class TokenServer:
         if not self._may(handler):
             return
         if handler.path == "/v1/load_lora_adapter":
-            return self._load(handler, body["lora_name"], Path(body["lora_path"]))
+            with self._lock:
+                self.weights.load(body["lora_name"], Path(body["lora_path"]))
+            return _send(handler, 200, {})
         if handler.path == "/v1/unload_lora_adapter":
-            self.adapters.pop(body["lora_name"], None)
+            self.weights.adapters.pop(body["lora_name"], None)
             return _send(handler, 200, {})
         if handler.path in RELOADING and not self.faults.no_reload:
             return _send(handler, *self._reload(handler.path, body))
@@ -212,7 +163,7 @@ class TokenServer:
                 handler, status, {"error": {"message": "as the test wants it", "code": status}}, headers
             )
         time.sleep(self.faults.hang)
-        if body["model"] != self.name and body["model"] not in self.adapters:
+        if body["model"] != self.name and body["model"] not in self.weights.adapters:
             return _send(handler, 404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
         try:
             context = self._context(body)
@@ -222,25 +173,8 @@ class TokenServer:
             return _send(handler, 500, {"error": {"message": str(error), "code": 500}})
         self._stream(handler, body, *context)
 
-    def _load(self, handler: BaseHTTPRequestHandler, name: str, folder: Path) -> None:
-        """Adapters, whose layers are called as vLLM calls them."""
-        theirs = f"base_model.model.{DECODERS[self.family.kind]}"
-        ours = f"base_model.model.{self.family.decoder_module}."
-        weights = load_file(folder / "adapter_model.safetensors")
-        assert all(key.startswith(theirs) for key in weights)
-        about = json.loads((folder / "adapter_config.json").read_text())
-        about["base_model_name_or_path"] = str((folder / about["base_model_name_or_path"]).resolve())
-        with self._lock, TemporaryDirectory() as place:
-            Path(place, "adapter_config.json").write_text(json.dumps(about))
-            save_file(
-                {key.replace(theirs, ours): w for key, w in weights.items()},
-                f"{place}/adapter_model.safetensors",
-            )
-            self.adapters[name] = load_family(place, "cpu", "float32")
-        _send(handler, 200, {})
-
     def _reload(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """A step of an exchange of weights, whose names are those of published checkpoints; the answer."""
+        """A step of an exchange of weights; the answer."""
         match path:
             case "/pause?mode=wait":
                 self.open.clear()
@@ -251,25 +185,13 @@ class TokenServer:
                 if self.faults.reload_fails:
                     self.faults.reload_fails -= 1
                     return 500, {"error": {"message": "the disk is gone", "code": 500}}
-                self.whole = self._read(Path(body["kwargs"]["weights_path"]))
-                self.reloads += 1
+                with self._lock:
+                    self.weights.reload(Path(body["kwargs"]["weights_path"]))
             case "/update_weight_version":
-                self.version = body["new_version"]
+                self.weights.version = body["new_version"]
             case _:
                 self.open.set()
         return 200, {}
-
-    def _read(self, folder: Path) -> Family:
-        """The family with the weights in a folder, read as a checkpoint is; all have to be there, and no others."""
-        before = BEFORE[self.family.kind]
-        weights = load_file(folder / "model.safetensors")
-        with TemporaryDirectory() as place:
-            self.family.save(Path(place))
-            path = Path(place, "model.safetensors")
-            named = {name.removeprefix(before): weight for name, weight in weights.items()}
-            assert named.keys() == load_file(path).keys() and all(name.startswith(before) for name in weights)
-            save_file(named, path, {"format": "pt"})
-            return load_family(place, "cpu", "float32")
 
     def _may(self, handler: BaseHTTPRequestHandler) -> bool:
         if self.faults.key and handler.headers.get("Authorization") != f"Bearer {self.faults.key}":
@@ -327,7 +249,7 @@ class TokenServer:
             assert rate == self.family.sample_rate
             ref = Recording.from_array(samples, rate).ref()
             with self._lock:
-                self.heard[uuid] = ref, (self.whole or self.family).frozen_features([(ref, samples)])
+                self.heard[uuid] = ref, self.weights.whole.frozen_features([(ref, samples)])
         return self.heard[uuid][0]
 
     # --- sampling -------------------------------------------------------------------------------------------------
@@ -412,13 +334,13 @@ class TokenServer:
     ) -> Iterator[dict[str, Any]]:
         """One piece per token."""
         settings = body["sampling_params"]
-        family = self.adapters.get(body["model"], self.whole or self.family)
+        family = self.weights.of(body["model"])
         noise = torch.Generator().manual_seed(settings["seed"])
         with self._lock, torch.no_grad():
             embeds = family.token_embeds(torch.tensor([ids]))
             for at, ref, uuid in placed:
                 (audio,) = family.audio_embeds([ref], self.heard[uuid][1])
-                embeds[0, at : at + len(audio)] = audio
+                embeds[0, at : at + len(audio), : audio.shape[-1]] = audio
             positions = torch.arange(len(ids))[None]
             hidden, cache = family.forward_embeds(embeds, torch.ones(1, len(ids)), positions, None)
             scores = family.logits(hidden[0, -1])
@@ -430,7 +352,7 @@ class TokenServer:
             text = family.detokenize(sampled)
             ended = ended or any(stop in text for stop in settings["stop"])
             finish = "stop" if ended else "length" if len(sampled) >= settings["max_tokens"] else None
-            named = self.faults.versions or (self.version,)
+            named = self.faults.versions or (self.weights.version,)
             versions = [{"version": name, "start": 0, "end": 1} for name in named]
             yield {
                 "index": 0,

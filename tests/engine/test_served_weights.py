@@ -16,7 +16,8 @@ from echo_agent.families.loading import load_family
 from echo_agent.finetune.served_policy import published, whole_weights
 from tests.engine.conftest import World, same
 from tests.tiny import QWEN_KINDS, tiny_family
-from tests.token_server import STARTED, TokenServer, token_server
+from tests.token_server import TokenServer, token_server
+from tests.token_weights import STARTED
 
 GREEDY = SamplingParams(max_new_tokens=8)
 
@@ -87,7 +88,7 @@ def test_weights_that_a_server_has_are_not_brought_again(
     engine.use_weights("second", weights)
     with VLLMEngine(load_family(server.name, weights=False), world.store, server.url) as other:
         other.use_weights("second", weights)
-    assert server.reloads == 1
+    assert server.weights.reloads == 1
 
 
 @pytest.mark.parametrize("runs", [1, 8])
@@ -102,7 +103,7 @@ def test_a_server_that_was_started_anew_is_brought_them_again_once(
     waiting = [engine.submit(*world.prompt(run % 4), GREEDY) for run in range(runs)]
     said = [each.result() for each in waiting]
     same(said[0], world.alone(*world.prompt(), GREEDY))
-    assert all(each.versions == ("second",) for each in said) and server.reloads == 2
+    assert all(each.versions == ("second",) for each in said) and server.weights.reloads == 2
 
 
 def test_a_run_by_the_wrong_weights_says_so_and_the_next_is_by_the_right_ones(
@@ -131,4 +132,4 @@ def test_a_server_that_cannot_load_them_is_an_error_and_goes_on_for_others(
     server.faults.reload_fails = 1
     with pytest.raises(ServerError, match=r"no server has loaded the weights second .*the disk is gone"):
         engine.use_weights("second", weights)
-    assert server.open.is_set() and server.version == STARTED
+    assert server.open.is_set() and server.weights.version == STARTED

@@ -36,7 +36,8 @@ from echo_agent.stores import RecordingStore
 from tests.engine.conftest import World, same
 from tests.scripted import ASK_ONCE, UNSURE, scripted_family
 from tests.tiny import QWEN_KINDS, sounds, tiny_family
-from tests.token_server import Faults, TokenServer
+from tests.token_faults import Faults
+from tests.token_server import TokenServer
 
 KIND = "qwen2.5-omni"
 """For what does not depend on the architecture."""

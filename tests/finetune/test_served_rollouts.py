@@ -17,6 +17,7 @@ from tests.finetune.training import rl_recipe
 from tests.scripted import UNSURE, scripted_family
 from tests.tiny import tiny_family
 from tests.token_server import TokenServer, token_server
+from tests.token_weights import ServedWeights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -67,7 +68,7 @@ def test_the_trainer_scores_what_a_server_sampled(
         assert row["rollout/listened"] > 0 and row["rollout/failed"] == 0
     names = list(dict.fromkeys(body["model"] for body in server.requests))
     assert [name.rpartition("-")[0] for name in names] == ["step-000000", "step-000001"]
-    assert list(server.adapters) == names[1:], "those of the first step are let go of"
+    assert list(server.weights.adapters) == names[1:], "those of the first step are let go of"
     assert {path.name for path in (tmp_path / "run" / "adapters").iterdir()} == {"step-000000", "step-000001"}
 
 
@@ -75,13 +76,10 @@ def test_the_trainer_scores_what_a_server_sampled(
 def test_twin_with_the_adapters_of_the_first_step_is_apart(
     policy: str, server: TokenServer, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stale(self: TokenServer, handler: Any, name: str, folder: Path) -> None:
-        self.adapters[name] = self.family
-        handler.send_response(200)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
+    def stale(self: ServedWeights, name: str, folder: Path) -> None:
+        self.adapters[name] = self.whole
 
-    monkeypatch.setattr(TokenServer, "_load", stale)
+    monkeypatch.setattr(ServedWeights, "load", stale)
     first, second = run(policy, server, dataset, tmp_path / "run")
     assert first["sampling/logp_gap_max"] < SAME, "adapters begin as nothing"
     assert second["sampling/logp_gap_max"] > 10 * SAME
@@ -123,7 +121,7 @@ def test_what_cannot_be_brought_as_adapters_is_brought_whole(
     policy = saved(scripted_family(UNSURE, kind), tmp_path / "policy")
     with token_server(load_family(policy, "cpu"), name=policy) as server:
         log = run(policy, server, dataset, tmp_path / "run", lora=lora)
-        assert server.reloads == 2 and server.version.startswith("step-000001-")
+        assert server.weights.reloads == 2 and server.weights.version.startswith("step-000001-")
     for row in log:
         assert row["sampling/logp_gap_max"] < SAME and row["rollout/mixed"] == 0
         assert row["rollout/listened"] > 0 and row["rollout/failed"] == 0
@@ -136,7 +134,7 @@ def test_twin_with_the_weights_of_the_first_step_is_apart(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = saved(scripted_family(UNSURE, "qwen2-audio"), tmp_path / "policy")
-    monkeypatch.setattr(TokenServer, "_read", lambda self, folder: self.family)
+    monkeypatch.setattr(ServedWeights, "read", lambda self, folder: self.whole)
     with token_server(load_family(policy, "cpu"), name=policy) as server:
         first, second = run(policy, server, dataset, tmp_path / "run", lora=None)
     assert first["sampling/logp_gap_max"] < SAME, "they are those that it was started with"
