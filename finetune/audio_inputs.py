@@ -66,7 +66,7 @@ class AudioHook:
             return None
         rows: Sequence[Sequence[AudioInput]] = kwargs.pop("audio")
         ids, mask = kwargs.pop("input_ids"), kwargs["attention_mask"]
-        kwargs["inputs_embeds"] = self.embeds(ids, [heard for row in rows for heard in row])
+        kwargs |= self._family.embeds_inputs(self.embeds(ids, [heard for row in rows for heard in row]))
         kwargs["position_ids"] = self._family.position_ids((mask.cumsum(-1) - 1).clamp(min=0))
         return args, kwargs
 
@@ -94,7 +94,7 @@ class AudioHook:
         if not heard:
             return embeds
         audio = torch.cat(family.audio_embeds(refs, self._features(heard))).to(embeds.dtype)
-        return embeds.masked_scatter(places[..., None], audio)
+        return family.with_audio(embeds, places, audio)
 
     def _features(self, heard: Sequence[AudioInput]) -> list[dict[str, Tensor]]:
         """Features as they are given; samples are encoded here, so that the encoder gets its gradient."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedModel,
@@ -27,6 +28,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.conformance.sounds import lively, randomise
 from echo_agent.families.base import Family
 from echo_agent.families.nano import NanoFamily
@@ -83,6 +85,12 @@ OMNI_NAMES = {
 }
 SPARE_ROWS = 3
 """Rows of the embedding that no token stands for: the large checkpoints have them too."""
+
+
+def crop(seconds: float, seed: int = 0) -> tuple[AudioRef, np.ndarray]:
+    """A recording heard whole: its reference, and its samples at 16 kHz."""
+    heard = Recording.from_array(sounds(seconds, seed), 16000)
+    return heard.ref(), heard.crop(heard.ref(), 16000)
 
 
 def tiny_family(kind: str, seed: int = 0) -> Family:

@@ -8,6 +8,12 @@ from tokenizers import AddedToken
 from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3ForConditionalGeneration,
+    Gemma4AudioFeatureExtractor,
+    Gemma4Config,
+    Gemma4ForConditionalGeneration,
+    Gemma4UnifiedAudioFeatureExtractor,
+    Gemma4UnifiedConfig,
+    Gemma4UnifiedForConditionalGeneration,
     GPT2Tokenizer,
     GraniteSpeechConfig,
     GraniteSpeechFeatureExtractor,
@@ -29,6 +35,8 @@ from transformers import (
 
 from echo_agent.families.audio_flamingo3 import AudioFlamingo3Family
 from echo_agent.families.base import Family
+from echo_agent.families.gemma4 import Gemma4Family
+from echo_agent.families.gemma4_unified import Gemma4UnifiedFamily
 from echo_agent.families.granite_speech import GraniteSpeechFamily
 from echo_agent.families.lat_audio import LatAudioFamily
 from echo_agent.families.music_flamingo import MusicFlamingoFamily
@@ -51,8 +59,13 @@ CONTROL = {
         *("<|tool_call|>", "<|/tool_call|>"),
     ],
     "voxtral": ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AUDIO]", "[BEGIN_AUDIO]"],
+    "gemma4": [
+        *("<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>"),
+        *("<|audio>", "<audio|>", "<|audio|>", "<|image>", "<image|>", "<|image|>", "<|video|>"),
+    ],
 }
 CONTROL["lat-audio"] = CONTROL["qwen3-omni"]
+CONTROL["gemma4-unified"] = CONTROL["gemma4"]
 """Control tokens by kind, as the published tokenizers have them; the first of each list pads."""
 LARGE_KINDS = tuple(CONTROL)
 
@@ -81,6 +94,10 @@ def large_extractor(kind: str) -> Any:
         return GraniteSpeechFeatureExtractor()
     if kind == "phi4-multimodal":
         return Phi4MultimodalFeatureExtractor()
+    if kind == "gemma4":
+        return Gemma4AudioFeatureExtractor()
+    if kind == "gemma4-unified":
+        return Gemma4UnifiedAudioFeatureExtractor()
     return WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
 
 
@@ -94,6 +111,8 @@ def large_model(kind: str, ids: dict[str, int], text: dict[str, Any]) -> PreTrai
         "granite-speech": _granite_speech,
         "phi4-multimodal": _phi4_multimodal,
         "voxtral": _voxtral,
+        "gemma4": _gemma4,
+        "gemma4-unified": _gemma4_unified,
     }[kind](ids, text)
 
 
@@ -196,6 +215,47 @@ def _voxtral(ids: dict[str, int], text: dict[str, Any]) -> PreTrainedModel:
     )
 
 
+def _gemma4_sizes(ids: dict[str, int], text: dict[str, Any]) -> dict[str, Any]:
+    """Layers of two shapes, the last two without keys and values of their own, and a window shorter than a listen."""
+    kinds = [
+        "sliding_attention",
+        "full_attention",
+        "sliding_attention",
+        "sliding_attention",
+        "full_attention",
+    ]
+    layers = dict(num_hidden_layers=5, num_kv_shared_layers=2, layer_types=kinds, sliding_window=24)
+    heads = dict(head_dim=8, global_head_dim=16, final_logit_softcapping=30.0, pad_token_id=ids["<pad>"])
+    names = dict(boa="<|audio>", audio="<|audio|>", boi="<|image>", eoi="<image|>")
+    names |= dict(image="<|image|>", video="<|video|>")
+    marks = {f"{key}_token_id": ids[token] for key, token in names.items()}
+    return {"text_config": {**text, **layers, **heads}, "eoa_token_index": ids["<audio|>"], **marks}
+
+
+def _gemma4(ids: dict[str, int], text: dict[str, Any]) -> PreTrainedModel:
+    sizes = _gemma4_sizes(ids, text)
+    sizes["text_config"] |= dict(hidden_size_per_layer_input=6, vocab_size_per_layer_input=text["vocab_size"])
+    audio = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, output_proj_dims=24)
+    vision = dict(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, head_dim=16
+    )
+    return Gemma4ForConditionalGeneration(
+        Gemma4Config(
+            audio_config={**audio, "subsampling_conv_channels": [128, 4]},
+            vision_config={**vision, "num_key_value_heads": 2, "position_embedding_size": 64},
+            **sizes,
+        )
+    )
+
+
+def _gemma4_unified(ids: dict[str, int], text: dict[str, Any]) -> PreTrainedModel:
+    sizes = _gemma4_sizes(ids, text)
+    sizes["text_config"] |= dict(attention_k_eq_v=True, num_global_key_value_heads=1)
+    return Gemma4UnifiedForConditionalGeneration(
+        Gemma4UnifiedConfig(audio_config={}, vision_config=None, **sizes)
+    )
+
+
 CLASSES: dict[str, type[Family]] = {
     "qwen3-omni": Qwen3OmniFamily,
     "lat-audio": LatAudioFamily,
@@ -204,5 +264,7 @@ CLASSES: dict[str, type[Family]] = {
     "granite-speech": GraniteSpeechFamily,
     "phi4-multimodal": Phi4MultimodalFamily,
     "voxtral": VoxtralFamily,
+    "gemma4": Gemma4Family,
+    "gemma4-unified": Gemma4UnifiedFamily,
 }
 """Families by kind."""

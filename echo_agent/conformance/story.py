@@ -72,7 +72,7 @@ def embed(family: Family, ids: Sequence[int], audio: Sequence[torch.Tensor]) -> 
     """Embeddings ``[1, n, hidden]`` of ids, the runs of placeholders replaced by ``audio``, in order."""
     embeds = family.token_embeds(torch.tensor([list(ids)])).clone()
     for (first, count), features in zip(family.placeholder_ranges(ids), audio, strict=True):
-        embeds[0, first : first + count] = features
+        embeds[0, first : first + count, : features.shape[-1]] = features
     return embeds
 
 

@@ -1,6 +1,6 @@
 """The live batch: all requests that are being decoded, in one KV cache, one token each per step.
 
-The cache is ``[layers, 2, rows, slots, heads, head width]``. A row's tokens lie in its slots from 0 on without holes,
+The cache has rows of slots. A row's tokens lie in its slots from 0 on without holes,
 each row as long as it is; a step writes one token per row into the row's own next slot and attends to as many slots as
 the longest row has, the rest being masked. So nothing is padded, moved or allocated from one step to the next: a
 request that ends gives its row to the last one, a request that joins is copied in, and the memory grows now and then.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from echo_agent.engine.prefix_cache import tokens_in
+from echo_agent.engine.kv import KV
 from echo_agent.engine.request import Request, SampledToken
 from echo_agent.engine.sampling import Rows, choose
 
@@ -82,7 +82,7 @@ class LiveBatch:
         self._max_rows = max_rows
         self._banned = torch.tensor(sorted(family.banned_ids), dtype=torch.int64, device=family.device)
         self.requests: list[Request] = []
-        self._kv: Tensor | None = None
+        self._kv: KV | None = None
         self._layers: list[_DecodeLayer] = []
         self._cache: Cache | None = None
         self._stale = True
@@ -104,19 +104,19 @@ class LiveBatch:
         positions = torch.tensor([request.length for request in requests], device=scores.device)
         return _listed(*choose(scores, rows, positions, self._banned, _kept(requests)))
 
-    def join(self, request: Request, parts: Sequence[Tensor]) -> None:
+    def join(self, request: Request, parts: Sequence[KV]) -> None:
         """Add a request whose last token was sampled but not computed; ``parts`` are the KV of all tokens before it."""
         row, length = len(self.requests), request.length - 1
         kv = self._reserve(row + 1, length + 1, parts[0])
         done = 0
         for part in parts:
-            kv[:, :, row, done : done + tokens_in(part)] = part
-            done += tokens_in(part)
+            kv[:, :, row, done : done + part.tokens] = part
+            done += part.tokens
         assert done == length, f"KV of {done} tokens for a context of {length}"
         self.requests.append(request)
         self._stale = True
 
-    def kv(self, row: int) -> Tensor:
+    def kv(self, row: int) -> KV:
         """A view of the KV of a row: of all its tokens but the last."""
         assert self._kv is not None
         return self._kv[:, :, row, : self.requests[row].length - 1]
@@ -126,7 +126,7 @@ class LiveBatch:
         for row in sorted(rows, reverse=True):
             last = len(self.requests) - 1
             if self._kv is not None and self.requests[row].dead:
-                self._kv[:, :, row] = 0  # it may hold what is not a number
+                self._kv[:, :, row].each(Tensor.zero_)  # it may hold what is not a number
             if self._kv is not None and row < last:
                 length = self.requests[last].length - 1
                 self._kv[:, :, row, :length] = self._kv[:, :, last, :length]
@@ -155,7 +155,7 @@ class LiveBatch:
             self._refresh()
         count, width = len(self.requests), self._width + 1
         assert self._kv is not None and self._rows is not None
-        if width > self._kv.shape[3]:
+        if width > self._slots:
             self._reserve(count, width, self._kv[:, :, 0])
             self._refresh()
         slots = self._offsets + self._lengths
@@ -175,7 +175,7 @@ class LiveBatch:
     def _refresh(self) -> None:
         """Rebuild the tensors that describe the rows, after rows or memory have changed."""
         assert self._kv is not None
-        device, slots = self._kv.device, self._kv.shape[3]
+        device, slots = self._kv.stacks[0].device, self._slots
         lengths = [request.length - 1 for request in self.requests]
         self._width = max(lengths)
         self._rows = Rows.of([request.params for request in self.requests], device)
@@ -185,25 +185,29 @@ class LiveBatch:
         self._slot_numbers = torch.arange(slots, device=device)[None]
         self._stale = False
 
-    def _reserve(self, rows: int, slots: int, like: Tensor) -> Tensor:
-        """Make room for ``rows`` rows of ``slots`` slots; ``like`` is a part ``[layers, 2, tokens, heads, width]``."""
+    def _reserve(self, rows: int, slots: int, like: KV) -> KV:
+        """Make room for ``rows`` rows of ``slots`` slots; ``like`` is the KV of some tokens."""
         old = self._kv
-        if old is not None and rows <= old.shape[2] and slots <= old.shape[3]:
+        if old is not None and rows <= old.stacks[0].shape[2] and slots <= self._slots:
             return old
         # As much as is needed now: what requests that have left once needed is given back.
         rows, slots = self._shape(rows, max([slots, *(request.length for request in self.requests)]))
-        layers, two, _, heads, width = like.shape
-        self._token_bytes = layers * two * heads * width * like.element_size()
+        self._token_bytes = like.token_bytes
         # Zeros: a masked slot is multiplied by zero, which only a number survives.
-        kv = torch.zeros((layers, two, rows, slots, heads, width), dtype=like.dtype, device=like.device)
+        kv = like.rows(rows, slots)
         if old is not None:
             for row, request in enumerate(self.requests):
                 kv[:, :, row, : request.length - 1] = old[:, :, row, : request.length - 1]
         self._kv = kv
-        self._layers = [_DecodeLayer(layer) for layer in kv]
+        self._layers = [_DecodeLayer(layer) for layer in kv.layers()]
         self._cache = Cache(layers=list(self._layers))
         self._stale = True
         return kv
+
+    @property
+    def _slots(self) -> int:
+        """Slots of each row that there is memory for."""
+        return 0 if self._kv is None else self._kv.stacks[0].shape[3]
 
     def _shape(self, rows: int, slots: int) -> tuple[int, int]:
         """Rows and slots to take memory for, so that not every step or request asks for more."""

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from echo_agent.engine.prefix_cache import Symbols, common, tokens_in
+from echo_agent.engine.kv import KV
+from echo_agent.engine.prefix_cache import Symbols, common
 from echo_agent.engine.request import Request
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Job:
     """Its symbols."""
     start: int
     end: int
-    cached: Sequence[Tensor] = ()
+    cached: Sequence[KV] = ()
     """KV of the tokens before ``start``, where no job computes them."""
     parent: Job | None = None
     """The job that computes the tokens before ``start``."""
@@ -48,7 +49,7 @@ class Job:
     """Requests whose context ends here: their next token is sampled from this job's scores."""
     sharing: list[Request] = field(default_factory=list)
     """All requests that need these tokens."""
-    kv: Tensor | None = None
+    kv: KV | None = None
     """KV of these tokens, once they are computed."""
 
     @property
@@ -56,7 +57,7 @@ class Job:
         """Whether everything before it has been computed."""
         return self.parent is None or self.parent.kv is not None
 
-    def prefix(self) -> list[Tensor]:
+    def prefix(self) -> list[KV]:
         """KV of the tokens before ``start``, in consecutive parts."""
         if self.parent is None:
             return list(self.cached)
@@ -64,18 +65,18 @@ class Job:
         return [*self.parent.prefix(), self.parent.kv]
 
 
-def plan(requests: Sequence[tuple[Request, Sequence[Tensor]]], budget: int) -> list[Job]:
+def plan(requests: Sequence[tuple[Request, Sequence[KV]]], budget: int) -> list[Job]:
     """Lay out what must be computed for requests, each given with the KV of its cached prefix; parents come first."""
     groups: dict[tuple[int, ...], list[tuple[Request, tuple[int, ...], Symbols]]] = defaultdict(list)
-    cached: dict[tuple[int, ...], Sequence[Tensor]] = {}
+    cached: dict[tuple[int, ...], Sequence[KV]] = {}
     for request, parts in requests:
         # Requests with the same cached prefix have the same parts of the same tensors.
-        key = tuple(number for part in parts for number in (part.data_ptr(), tokens_in(part)))
+        key = tuple(number for part in parts for number in (part.stacks[0].data_ptr(), part.tokens))
         cached[key] = parts
         groups[key].append((request, request.context(), request.symbols()))
     jobs: list[Job] = []
     for key, members in groups.items():
-        start = sum(tokens_in(part) for part in cached[key])
+        start = sum(part.tokens for part in cached[key])
         _share(members, start, start, cached[key], None, budget, jobs)
     return jobs
 
@@ -84,7 +85,7 @@ def _share(
     members: Sequence[tuple[Request, tuple[int, ...], Symbols]],
     start: int,
     alike: int,
-    cached: Sequence[Tensor],
+    cached: Sequence[KV],
     parent: Job | None,
     budget: int,
     jobs: list[Job],
@@ -167,7 +168,7 @@ class _PrefillLayer(CacheLayerMixin):
         return -1
 
 
-def compute(family: Family, jobs: Sequence[Job]) -> tuple[Tensor, list[Tensor]]:
+def compute(family: Family, jobs: Sequence[Job]) -> tuple[Tensor, list[KV]]:
     """Run one batch of jobs: the scores ``[jobs, vocabulary]`` after their last tokens, and the KV of their tokens.
 
     Slots are ``[prefix, padded | new, padded]``. What is padded is masked, and positions are spelled out.
@@ -190,8 +191,11 @@ def compute(family: Family, jobs: Sequence[Job]) -> tuple[Tensor, list[Tensor]]:
     cache = _prefix_cache(jobs, before) if before else Cache(layer_class_to_replicate=_PrefillLayer)
     hidden, _ = family.forward_embeds(embeds, mask, positions, cache)
     layers = [layer.new for layer in cache.layers if isinstance(layer, _PrefillLayer)]
-    kv = torch.stack([layer for layer in layers if layer is not None])
-    own = [kv[:, :, row, :, :n].transpose(2, 3).contiguous() for row, n in enumerate(sizes)]
+    kv = KV.of([layer for layer in layers if layer is not None])
+    own = [
+        kv[:, :, row, :, :n].each(lambda stack: stack.transpose(2, 3).contiguous())
+        for row, n in enumerate(sizes)
+    ]
     return family.logits(hidden[torch.arange(len(jobs), device=device), size[:, 0] - 1]), own
 
 
@@ -202,18 +206,16 @@ def _place_audio(embeds: Tensor, job: Job) -> None:
         start, end = max(first, job.start), min(first + count, job.end)
         if start < end:
             audio = request.embeds[key][start - first : end - first]
-            embeds[start - job.start : end - job.start] = audio.to(embeds)
+            embeds[start - job.start : end - job.start, : audio.shape[-1]] = audio.to(embeds)
 
 
 def _prefix_cache(jobs: Sequence[Job], slots: int) -> Cache:
     """A cache that holds the prefixes of the jobs, padded to ``slots``."""
     prefixes = [job.prefix() for job in jobs]
-    like = next(part for prefix in prefixes for part in prefix)
-    layers, two, _, heads, width = like.shape
-    kv = torch.zeros((layers, two, len(jobs), slots, heads, width), dtype=like.dtype, device=like.device)
+    kv = next(part for prefix in prefixes for part in prefix).rows(len(jobs), slots)
     for row, prefix in enumerate(prefixes):
         done = 0
         for part in prefix:
-            kv[:, :, row, done : done + tokens_in(part)] = part
-            done += tokens_in(part)
-    return Cache(layers=[_PrefillLayer(layer) for layer in kv])
+            kv[:, :, row, done : done + part.tokens] = part
+            done += part.tokens
+    return Cache(layers=[_PrefillLayer(layer) for layer in kv.layers()])

@@ -5,7 +5,7 @@ tokens. By causality the KV of a token depends on what stands before it and on n
 root, cut anywhere, is a valid prefix: runs that share a recording and a question share one node, a run's next turn
 continues from its last, and a branch splits a node in two.
 
-KV tensors are ``[layers, 2, tokens, heads, head width]`` and are never written to once they are here. They live in a
+KV is never written to once it is here. They live in a
 store with a byte limit that forgets the longest unused first; a node whose KV was forgotten is dropped with everything
 below it, and computed again when it is needed.
 
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from echo_agent.engine.kv import KV
 from echo_agent.stores import ByteStore
 
 if TYPE_CHECKING:
@@ -48,11 +48,6 @@ def common(first: Symbols, second: Symbols) -> int:
     return int(different[0]) if len(different) else shorter
 
 
-def tokens_in(kv: Tensor) -> int:
-    """Number of tokens whose KV a tensor holds."""
-    return kv.shape[2]
-
-
 class _Node:
     """Tokens that continue the parent's; the KV lies in the store under ``key``."""
 
@@ -70,18 +65,18 @@ class PrefixCache:
 
     def __init__(self, limit: int) -> None:
         """Keep at most ``limit`` bytes of KV."""
-        self.store: ByteStore[int, Tensor] = ByteStore(limit)
+        self.store: ByteStore[int, KV] = ByteStore(limit)
         self._numbers = count(1)
         self._root = _Node(0, np.empty(0, np.int64), None)
         self._nodes = 0
 
-    def match(self, symbols: Symbols) -> list[Tensor]:
+    def match(self, symbols: Symbols) -> list[KV]:
         """KV of the longest prefix of ``symbols`` that is here, in consecutive parts; not to be written to."""
         path = self._walk(symbols)
         parts = self._use([node for node, _ in path])
         return [kv[:, :, :used] for kv, (_, used) in zip(parts, path, strict=False)]
 
-    def insert(self, symbols: Symbols, parts: Sequence[Tensor]) -> None:
+    def insert(self, symbols: Symbols, parts: Sequence[KV]) -> None:
         """Keep the KV of ``symbols``, of which ``parts`` hold all, in consecutive parts (views are copied)."""
         self._sweep()
         path = self._walk(symbols)
@@ -124,12 +119,12 @@ class PrefixCache:
             node = child
         return path
 
-    def _use(self, path: Sequence[_Node]) -> list[Tensor]:
+    def _use(self, path: Sequence[_Node]) -> list[KV]:
         """KV of a path's nodes, up to the first whose KV was forgotten: that one and those below it are dropped.
 
         From the leaf up, so that a node always counts as used after its children and is forgotten after them.
         """
-        held: list[Tensor] = []
+        held: list[KV] = []
         for node in reversed(path):
             kv = self.store.get(node.key)
             if kv is None:
@@ -139,7 +134,7 @@ class PrefixCache:
                 held.append(kv)
         return held[::-1]
 
-    def _add(self, symbols: Symbols, parent: _Node, kv: Tensor) -> _Node:
+    def _add(self, symbols: Symbols, parent: _Node, kv: KV) -> _Node:
         """Hang a new node under ``parent``."""
         node = _Node(next(self._numbers), symbols, parent)
         parent.children[int(symbols[0])] = node
@@ -153,8 +148,8 @@ class PrefixCache:
         assert kv is not None and node.parent is not None
         self.store.discard(node.key)
         self._nodes -= 1
-        upper = self._add(node.symbols[:used], node.parent, kv[:, :, :used].contiguous())
-        lower = self._add(node.symbols[used:], upper, kv[:, :, used:].contiguous())
+        upper = self._add(node.symbols[:used], node.parent, _copied(kv[:, :, :used]))
+        lower = self._add(node.symbols[used:], upper, _copied(kv[:, :, used:]))
         lower.children = node.children
         for child in lower.children.values():
             child.parent = lower
@@ -184,21 +179,24 @@ class PrefixCache:
                 self._drop(node)
 
 
-def gather(parts: Sequence[Tensor], start: int, end: int) -> Tensor:
-    """KV of the tokens from ``start`` to ``end`` of consecutive parts, as a tensor that shares memory with no other.
+def gather(parts: Sequence[KV], start: int, end: int) -> KV:
+    """KV of the tokens from ``start`` to ``end`` of consecutive parts, which shares memory with no other.
 
     A part that is wanted whole and owns its memory is given as it is: parts are never written to.
     """
-    wanted: list[Tensor] = []
+    wanted: list[KV] = []
     done = 0
     for part in parts:
-        size = tokens_in(part)
+        size = part.tokens
         first, last = max(start - done, 0), min(end - done, size)
         if first < last:
             wanted.append(part[:, :, first:last] if last - first < size else part)
         done += size
     if len(wanted) > 1:
-        return torch.cat(wanted, dim=2)
-    only = wanted[0]
-    owns = only.untyped_storage().nbytes() == only.nbytes
-    return only if owns else only.clone(memory_format=torch.contiguous_format)
+        return KV.joined(wanted)
+    return wanted[0] if wanted[0].owns else _copied(wanted[0])
+
+
+def _copied(kv: KV) -> KV:
+    """The same in memory of its own."""
+    return kv.each(lambda stack: stack.clone(memory_format=torch.contiguous_format))

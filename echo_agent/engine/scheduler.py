@@ -21,15 +21,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from echo_agent.engine.batch import LiveBatch
 from echo_agent.engine.embeddings import AudioFeatures
 from echo_agent.engine.eval_mode import EvalMode
 from echo_agent.engine.generation import Generation
 from echo_agent.engine.inbox import CLOSED, Inbox
+from echo_agent.engine.kv import KV
 from echo_agent.engine.prefill import Job, compute, next_batch, plan
-from echo_agent.engine.prefix_cache import PrefixCache, Symbols, tokens_in
+from echo_agent.engine.prefix_cache import PrefixCache, Symbols
 from echo_agent.engine.request import Request, SampledToken
 from echo_agent.errors import EchoAgentError
 from echo_agent.forks import torch_computes
@@ -173,7 +173,7 @@ class Scheduler:
         """Find what is cached, encode what is not stored, and lay out the rest of the contexts as jobs."""
         try:
             matched = [(request, self.prefixes.match(request.symbols()[:-1])) for request in requests]
-            self._encode([(request, sum(map(tokens_in, parts))) for request, parts in matched])
+            self._encode([(request, sum(part.tokens for part in parts)) for request, parts in matched])
             self._jobs = plan(
                 [(request, parts) for request, parts in matched if not request.dead], self._budget
             )
@@ -185,7 +185,7 @@ class Scheduler:
         first_time = {request for request in requests if not request.sampled}
         for request, parts in matched:
             if request in first_time:
-                request.cached_tokens = sum(map(tokens_in, parts))
+                request.cached_tokens = sum(part.tokens for part in parts)
         for job in self._jobs:
             for request in first_time.intersection(job.sharing[1:]):
                 request.cached_tokens += job.end - job.start
@@ -285,7 +285,7 @@ class Scheduler:
             for row in ended:
                 self._end(requests[row])
 
-    def _join(self, request: Request, parts: Sequence[Tensor]) -> None:
+    def _join(self, request: Request, parts: Sequence[KV]) -> None:
         """Put a request whose first token was sampled into the live batch."""
         try:
             self.live.join(request, parts)
@@ -301,7 +301,7 @@ class Scheduler:
             request.decode += self._share - request.joined_at
         self.live.leave(rows)
 
-    def _keep(self, symbols: Symbols, parts: Sequence[Tensor]) -> None:
+    def _keep(self, symbols: Symbols, parts: Sequence[KV]) -> None:
         """Keep KV for whoever continues from there; where memory is short, do without all that is kept."""
         try:
             self.prefixes.insert(symbols, parts)

@@ -27,12 +27,13 @@ FAMILIES = {
     "granite_speech": "granite-speech",
     "phi4_multimodal": "phi4-multimodal",
     "voxtral": "voxtral",
+    "gemma4": "gemma4",
+    "gemma4_unified": "gemma4-unified",
 }
 """Families by the ``model_type`` of their checkpoints."""
 
 _MAMBA = "it has Mamba layers, whose state cannot be cut back or shared between runs as keys and values can"
 _STREAMING = "it hears audio as a stream, in step with what it writes: a crop cannot be put into its context"
-_CACHE = "its layers keep keys and values of unequal shape, which the engine's cache cannot hold"
 _REMOTE = "its code comes with its checkpoint, and no such code is run"
 _WRITES_DOWN = "it is a model for transcription alone: it answers no questions"
 
@@ -42,8 +43,6 @@ REFUSED = {
     "kyutai_speech_to_text": _STREAMING,
     "moshi": _STREAMING,
     "gemma3n": "its towers come from another library (timm), and part of its layers share their cache",
-    "gemma4": _CACHE,
-    "gemma4_unified": _CACHE,
     "granite_speech_plus": "its encoder's layers are joined in a way that is not tested here; take granite_speech",
     "phi4mm": f"{_REMOTE}; a checkpoint of type phi4_multimodal, converted for transformers, can be loaded",
     "kimi_audio": _REMOTE,
@@ -123,6 +122,10 @@ def family_class(kind: str) -> Any:
             from echo_agent.families.phi4_multimodal import Phi4MultimodalFamily as family
         case "voxtral":
             from echo_agent.families.voxtral import VoxtralFamily as family
+        case "gemma4":
+            from echo_agent.families.gemma4 import Gemma4Family as family
+        case "gemma4-unified":
+            from echo_agent.families.gemma4_unified import Gemma4UnifiedFamily as family
         case _:
             raise ValueError(f"there is no family {kind!r}")
     return family

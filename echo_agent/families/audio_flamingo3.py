@@ -71,8 +71,7 @@ class AudioFlamingo3Family(ChatMLFamily):
 
     def _windows(self, samples: np.ndarray) -> list[np.ndarray]:
         """A crop cut into windows, without a last one that gives no token."""
-        samples = samples[: self._longest_samples]
-        samples = np.pad(samples, (0, self._heard_samples(len(samples)) - len(samples)))
+        samples = self._heard(samples)
         size = round(WINDOW * self.sample_rate)
         windows = [samples[first : first + size] for first in range(0, len(samples), size)]
         return [window for window in windows if self._token_count(self._real_frames(window)) > 0]

@@ -386,7 +386,30 @@ class Family(ABC):
 
     @abstractmethod
     def token_embeds(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeddings ``[..., hidden]`` of ids ``[...]``."""
+        """Embeddings ``[..., hidden]`` of ids ``[...]``.
+
+        A decoder whose layers read ids too has them wider: behind the first ``hidden`` numbers stands what those layers
+        read, which audio leaves as it is.
+        """
+
+    def with_audio(self, embeds: torch.Tensor, places: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        """Embeddings of ids in which listens are heard, differentiable in both.
+
+        Args:
+            embeds: What :meth:`token_embeds` gives ``[..., n, hidden or wider]``.
+            places: Where placeholders stand ``[..., n]``.
+            audio: What is heard there ``[placeholders, hidden]``, in reading order.
+        """
+        width = audio.shape[-1]
+        if width == embeds.shape[-1]:
+            return embeds.masked_scatter(places[..., None], audio)
+        heard = embeds.clone()
+        heard[..., :width] = embeds[..., :width].masked_scatter(places[..., None], audio)
+        return heard
+
+    def embeds_inputs(self, embeds: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Keyword arguments by which the model's own ``forward`` takes such embeddings in the place of ids."""
+        return {"inputs_embeds": embeds}
 
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:
         """Positions ``[batch, n]`` (a running count) as the model's ``forward`` wants them."""
@@ -399,7 +422,7 @@ class Family(ABC):
         """One step of the text model.
 
         Args:
-            embeds: New inputs ``[batch, new, hidden]``.
+            embeds: New inputs ``[batch, new, hidden]``, as :meth:`token_embeds` gives them.
             mask: ``[batch, cached + new]``, 1 = a real slot, 0 = a hole or padding.
             positions: Position of each new input ``[batch, new]`` (plain, 1-D; a family widens it where it must).
             cache: The cache to append to, or None for a new one.

@@ -23,6 +23,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from transformers import AutoTokenizer, DynamicCache, WhisperFeatureExtractor
 
@@ -34,7 +35,6 @@ from echo_agent.families.own_adapters import merge_own_adapters
 from echo_agent.families.placement import Placement, check_spread
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 AUDIO, AUDIO_BEGIN, AUDIO_END = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
@@ -42,6 +42,7 @@ TURN_BEGIN, TURN_END, TEXT_END = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
 MEDIA = re.compile(
     r"<\|(audio|image|video|vision|sound|tts|box|quad|object_ref)(_\w+)?\|>|<(sound|image|video|vila/\w+)>"
+    r"|<\|(audio|image)>|<(audio|image)\|>"
     r"|\[(BEGIN_)?(AUDIO|IMG|IMG_BREAK|IMG_END)\]",
     re.IGNORECASE,
 )
@@ -76,6 +77,9 @@ class ChatMLFamily(Family):
     end_marks: ClassVar[tuple[str, ...]] = (TURN_END, TEXT_END)
     """Control tokens that end the assistant's turn."""
 
+    masks_windows: ClassVar[bool] = False
+    """Whether the family masks by positions what layers of sliding attention do not look back to."""
+
     def __init__(
         self,
         name: str,
@@ -91,7 +95,7 @@ class ChatMLFamily(Family):
         self.sample_rate = feature_extractor.sampling_rate
         config: Any = model.config
         text = config.get_text_config()
-        if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
+        if "sliding_attention" in (getattr(text, "layer_types", None) or ()) and not self.masks_windows:
             raise ModelError(
                 f"{name}: models with sliding-window attention cannot keep a cache that is appended to"
             )
@@ -196,6 +200,11 @@ class ChatMLFamily(Family):
         self.feature_extractor.save_pretrained(folder)
 
     # --- tokens -------------------------------------------------------------------------------------------------
+
+    def _heard(self, samples: np.ndarray) -> np.ndarray:
+        """A crop as it is heard: cut to the longest listen, with silence after it up to the shortest."""
+        samples = samples[: self._longest_samples]
+        return np.pad(samples, (0, self._heard_samples(len(samples)) - len(samples)))
 
     @property
     def _longest_samples(self) -> int:
@@ -416,8 +425,8 @@ class ChatMLFamily(Family):
         embeds = self.token_embeds(input_ids)
         if heard:
             audio = torch.cat(list(heard)).to(embeds)
-            embeds = embeds.masked_scatter((input_ids == self.audio_id)[..., None], audio)
-        return inputs | {"inputs_embeds": embeds}
+            embeds = self.with_audio(embeds, input_ids == self.audio_id, audio)
+        return inputs | self.embeds_inputs(embeds)
 
 
 @cache

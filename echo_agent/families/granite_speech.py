@@ -73,11 +73,9 @@ class GraniteSpeechFamily(ChatMLFamily):
     def _model_features(self, crops: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """Mel features ``[1, frames, 2 x bins]`` of one crop; several would be padded to one another."""
         (samples,) = crops
-        samples = samples[: self._longest_samples]
-        samples = np.pad(samples, (0, self._heard_samples(len(samples)) - len(samples)))
         # Also in training, mel features are those of full precision.
         with torch.autocast("cpu", enabled=False):
-            mel = self.feature_extractor([torch.from_numpy(samples)])["input_features"]
+            mel = self.feature_extractor([torch.from_numpy(self._heard(samples))])["input_features"]
         return {"input_features": mel}
 
     def encode(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, Tensor]]:

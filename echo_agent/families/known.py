@@ -45,7 +45,7 @@ class KnownModel:
     parameters: int
     """Weights that are loaded (of the Omni models: the thinker, pictures included)."""
     cache_values: int
-    """Numbers that one token leaves in the KV cache: 2 x layers x key-value heads x head size."""
+    """Numbers that one token leaves in the KV cache: 2 x layers that keep any x key-value heads x head size."""
     longest_recording: float
     """Seconds of audio that it can hear at once."""
     licence: str
@@ -110,6 +110,18 @@ def known_models() -> list[KnownModel]:
         KnownModel(
             "nvidia/audio-flamingo-next-hf", "music-flamingo", 8_267_215_360, 28_672, 1200.0, ON_CARD,
             "taught to reason with time stamps; up to twenty minutes",
+        ),
+        KnownModel(
+            "google/gemma-4-E2B-it", "gemma4", 5_104_297_504, 9_216, 30.0, "Apache-2.0",
+            "for a GPU of 16 GB; 30 s at most",
+        ),
+        KnownModel(
+            "google/gemma-4-E4B-it", "gemma4", 7_941_100_832, 28_672, 30.0, "Apache-2.0",
+            "for a GPU of 24 GB; 30 s at most",
+        ),
+        KnownModel(
+            "google/gemma-4-12B-it", "gemma4-unified", 11_959_730_176, 172_032, 30.0, "Apache-2.0",
+            "for a GPU of 40 GB; 30 s at most",
         ),
         KnownModel(
             "ibm-granite/granite-speech-3.3-2b", "granite-speech", 3_009_408_348, 40_960, 600.0, "Apache-2.0",

@@ -91,11 +91,9 @@ class Phi4MultimodalFamily(ChatMLFamily):
 
     def _mel_of(self, samples: np.ndarray) -> Tensor:
         """Mel features ``[1, frames, bins]`` of one crop."""
-        samples = samples[: self._longest_samples]
-        samples = np.pad(samples, (0, self._heard_samples(len(samples)) - len(samples)))
         # Also in training, mel features are those of full precision.
         with torch.autocast("cpu", enabled=False):
-            mel = self.feature_extractor([samples], sampling_rate=self.sample_rate)
+            mel = self.feature_extractor([self._heard(samples)], sampling_rate=self.sample_rate)
         return mel["audio_input_features"]
 
     def _model_features(self, crops: Sequence[np.ndarray]) -> dict[str, Tensor]:

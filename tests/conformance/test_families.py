@@ -62,6 +62,14 @@ class TestVoxtral(Tiny):
     kind = "voxtral"
 
 
+class TestGemma4(Tiny):
+    kind = "gemma4"
+
+
+class TestGemma4Unified(Tiny):
+    kind = "gemma4-unified"
+
+
 def test_all_families_are_tested() -> None:
     tested = {each.kind for each in Tiny.__subclasses__()}
     assert tested == set(ALL_KINDS) == {*FAMILIES.values(), LAT_AUDIO}

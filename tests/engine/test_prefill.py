@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from echo_agent.engine.kv import KV
 from echo_agent.engine.prefill import Job, next_batch, plan
 from echo_agent.engine.prefix_cache import Symbols
 
@@ -30,7 +31,7 @@ def lay_out(
     contexts: list[tuple[int, ...]], budget: int = 4096, cached: int = 0
 ) -> tuple[list[Context], list[Job]]:
     runs = [Context(ids) for ids in contexts]
-    parts = [torch.zeros(1, 2, cached, 1, 1)] if cached else []
+    parts = [KV.of([torch.zeros(2, cached, 1, 1)])] if cached else []
     jobs = plan([(run, parts) for run in runs], budget)  # pyright: ignore[reportArgumentType]
     for job in jobs:
         job.kv = None
@@ -129,7 +130,7 @@ def test_random_forests_are_covered() -> None:
             assert batch and all(job.ready for job in batch)
             assert len(batch) == 1 or len(batch) * max(job.end - job.start for job in batch) <= budget
             for job in batch:
-                job.kv = torch.zeros(1, 2, job.end - job.start, 1, 1)
+                job.kv = KV.of([torch.zeros(2, job.end - job.start, 1, 1)])
                 jobs.remove(job)
                 order.append(job)
 

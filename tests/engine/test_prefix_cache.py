@@ -8,31 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from echo_agent.engine.prefix_cache import PrefixCache, Symbols, common, gather, symbols_of, tokens_in
+from echo_agent.engine.kv import KV
+from echo_agent.engine.prefix_cache import PrefixCache, Symbols, common, gather, symbols_of
+from tests.engine.test_kv import same
 
-LAYERS, HEADS, WIDTH = 2, 1, 3
-TOKEN_BYTES = LAYERS * 2 * HEADS * WIDTH * 4
+SHAPES = (1, 3), (2, 2), (1, 3)
+"""Heads and head width of three layers."""
+TOKEN_BYTES = (3 + 4 + 3) * 2 * 4
 
 
-def true_kv(symbols: Symbols) -> torch.Tensor:
+def true_kv(symbols: Symbols) -> KV:
     """KV in which every token's value is made from all symbols up to it."""
     values, state = [], 0
     for symbol in symbols.tolist():
         state = (state * 31 + symbol + 1) % 100_003
         values.append(state)
-    return (
-        torch.tensor(values, dtype=torch.float32)[None, None, :, None, None]
-        .expand(LAYERS, 2, -1, HEADS, WIDTH)
-        .contiguous()
-    )
+    column = torch.tensor(values, dtype=torch.float32)[None, :, None, None]
+    return KV.of([column.expand(2, -1, *shape).contiguous() for shape in SHAPES])
 
 
 def found(cache: PrefixCache, symbols: Symbols) -> int:
     """Length of the prefix found, after checking that what was found is right."""
     parts = cache.match(symbols)
-    length = sum(map(tokens_in, parts))
+    length = sum(part.tokens for part in parts)
     if parts:
-        assert torch.equal(torch.cat(parts, dim=2), true_kv(symbols)[:, :, :length])
+        assert same(KV.joined(parts), true_kv(symbols)[:, :, :length])
     return length
 
 
@@ -69,11 +69,11 @@ def test_parts_are_copied_unless_they_are_whole_and_their_own() -> None:
     assert gather([kv], 0, 6) is kv
     view = kv[:, :, :4]
     copied = gather([view], 0, 4)
-    kv.zero_()
-    assert torch.equal(copied, true_kv(text(*range(4))))
+    kv.each(torch.Tensor.zero_)
+    assert same(copied, true_kv(text(*range(4)))) and copied.owns and not view.owns
     again = true_kv(text(*range(6)))
     joined = gather([again[:, :, :2], again[:, :, 2:]], 1, 5)
-    assert torch.equal(joined, again[:, :, 1:5])
+    assert same(joined, again[:, :, 1:5])
 
 
 @pytest.mark.parametrize("limit", [0, 7, 20, 60, 10**4])

@@ -8,11 +8,10 @@ import pytest
 import torch
 from transformers import GraniteSpeechProcessor
 
-from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.conformance.story import apart, by_steps, native, tell
 from echo_agent.errors import ContextError
 from echo_agent.families.base import Family
-from tests.tiny import sounds, tiny_extractor, tiny_family, tiny_tokenizer
+from tests.tiny import crop, tiny_extractor, tiny_family, tiny_tokenizer
 
 KINDS = ("granite-speech", "phi4-multimodal")
 
@@ -20,11 +19,6 @@ KINDS = ("granite-speech", "phi4-multimodal")
 @pytest.fixture(scope="module", params=KINDS)
 def family(request: pytest.FixtureRequest) -> Family:
     return tiny_family(request.param)
-
-
-def crop(seconds: float, seed: int = 0) -> tuple[AudioRef, Any]:
-    heard = Recording.from_array(sounds(seconds, seed), 16000)
-    return heard.ref(), heard.crop(heard.ref(), 16000)
 
 
 def together(family: Family, crops: list[Any]) -> dict[str, torch.Tensor]:

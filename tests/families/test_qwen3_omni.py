@@ -9,10 +9,9 @@ import torch
 from transformers import Qwen3OmniMoeConfig, Qwen3OmniMoeForConditionalGeneration
 from transformers.models.qwen3_omni_moe.processing_qwen3_omni_moe import _get_feat_extract_output_lengths
 
-from echo_agent.audio.recording import Recording
 from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
-from tests.tiny import randomise, sounds, tiny_extractor, tiny_family, tiny_tokenizer
+from tests.tiny import crop, randomise, tiny_extractor, tiny_family, tiny_tokenizer
 
 KIND = "qwen3-omni"
 
@@ -20,11 +19,6 @@ KIND = "qwen3-omni"
 @pytest.fixture(scope="module")
 def family() -> Family:
     return tiny_family(KIND)
-
-
-def crop(seconds: float, seed: int = 0) -> tuple:
-    heard = Recording.from_array(sounds(seconds, seed), 16000)
-    return heard.ref(), heard.crop(heard.ref(), 16000)
 
 
 def test_counts_equal_the_processors_at_every_kind_of_length(family: Family) -> None:
