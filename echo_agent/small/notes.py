@@ -64,14 +64,24 @@ def told(event: Heard, detail: int = DETAILS) -> str:
     return line
 
 
-_TOLD = re.compile(r"(\d+)(?:-(\d+))? (.+?)(?: \d+s(?: x\d+)?(?: loud| soft)?)?")
+_TOLD = re.compile(r"(\d+)(?:-(\d+))? (.+?)(?: \d+s(?: x(\d+))?(?: (loud|soft))?)?")
+_LEVELS = {"loud": LOUD + 1.0, "soft": SOFT - 1.0}
 
 
 def read(note: str) -> list[Heard]:
-    """The events that a note tells, with whole seconds; what is said, and what is no line of a note, is left out."""
+    """The events that a note tells, with whole seconds; what is said, and what is no line of a note, is left out.
+
+    Strokes and loudness are as they are told: once, and at no level, where nothing is told of them.
+    """
     found = (_TOLD.fullmatch(line.strip()) for line in note.splitlines())
     return [
-        Heard(line[3], float(line[1]), max(float(line[2] or line[1]), float(line[1]) + 1.0))
+        Heard(
+            line[3],
+            float(line[1]),
+            max(float(line[2] or line[1]), float(line[1]) + 1.0),
+            int(line[4] or 1),
+            _LEVELS.get(line[5]),
+        )
         for line in found
         if line is not None
     ]

@@ -90,6 +90,10 @@ class Listener:
         if seconds <= self.budget.words_seconds:
             written = self.ids(f'\n"{words}"')[: self.budget.words] if words else []
             ids += written + [self._blank] * (self.budget.words - len(written))
+        return self.between(ids)
+
+    def between(self, ids: Sequence[int]) -> list[int]:
+        """What stands in the places of a listen, between its markers."""
         return [*self.ids(AUDIO_START), *ids, *self.ids(AUDIO_END)]
 
     def fitting(self, words: Sequence[str]) -> int:
@@ -166,11 +170,11 @@ def sound_lesson(listener: Listener, rng: np.random.Generator, size: int) -> Pac
     """A recording of sounds with up to ``size`` questions, each answered at once or after listening again."""
     record = simulate(rng)
     scene = Scene(record.duration, tuple(heard(event) for event in record.events))
-    branches = _about_sounds(listener, rng, size, record, scene, frozenset())
+    branches = about_sounds(listener, rng, size, record, scene, frozenset())
     return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
 
 
-def _about_sounds(
+def about_sounds(
     listener: Listener,
     rng: np.random.Generator,
     size: int,
@@ -178,6 +182,7 @@ def _about_sounds(
     scene: Scene,
     without: frozenset[str],
 ) -> list[list[Stretch]]:
+    """Up to ``size`` questions about the sounds of a scene, each of another kind, of all kinds but ``without``."""
     branches: list[list[Stretch]] = []
     kinds = [kind for kind in MAKERS if kind not in without]
     for i in rng.permutation(len(kinds)):
@@ -302,7 +307,7 @@ def mixed_lesson(listener: Listener, rng: np.random.Generator, size: int) -> Pac
     record = record.model_copy(update={"events": events, "duration": round(record.duration + gap, 1)})
     scene = Scene(record.duration, in_order([*map(heard, record.events), *voices(lines, rng)]), tuple(said))
     branches = _about_talk(listener, rng, size, talk, transcript, scene)
-    branches += _about_sounds(listener, rng, 2 * size, record, scene, NOT_OF_SOUNDS_ALONE)
+    branches += about_sounds(listener, rng, 2 * size, record, scene, NOT_OF_SOUNDS_ALONE)
     return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
 
 

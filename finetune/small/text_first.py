@@ -7,7 +7,9 @@ stopped resumes from its checkpoint and ends with the same weights::
 
     python -m echo_agent.finetune.small.text_first SMOLLM2 RUN --steps 1500
 
-With ``--layers-of MODEL`` the layers of another echo-small are gone on with ("echo-small" is the embedded one).
+With ``--layers-of MODEL`` the layers of another echo-small are gone on with ("echo-small" is the embedded one). With
+``--heard LESSONS`` half of the recordings are scenes that real ears have heard
+(:mod:`echo_agent.finetune.small.heard_lessons`).
 
 The token embeddings stay as they are: what audio tokens will be made of must not move.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ from echo_agent.finetune.data.natural.asking import Asked, ask, ask_about
 from echo_agent.finetune.data.natural.kinds import MAKERS
 from echo_agent.finetune.data.natural.timelines import as_text, simulate, talk_text
 from echo_agent.finetune.nano.steps import cut_log, log_step, save_checkpoint, warmed_cosine
-from echo_agent.finetune.small import listens
+from echo_agent.finetune.small import heard_lessons, listens
 from echo_agent.finetune.small.listens import Listener
 from echo_agent.finetune.small.packing import IGNORED, Pack, Row, pack, row_of
 from echo_agent.finetune.small.tree_attention import TREES
@@ -76,6 +79,10 @@ class TextConfig:
     save_every: int = 100
     layers_of: str = ""
     """A model whose layers are gone on with; empty for those of the source."""
+    heard_by_ears: str = ""
+    """Folder of lessons about scenes that real ears have heard; empty for none."""
+    by_ears: float = 0.5
+    """Share of recordings that are taken from there, where there are any."""
 
 
 def lesson(tokenizer: Any, rng: np.random.Generator, size: int) -> Pack:
@@ -101,13 +108,17 @@ def talk_lesson(tokenizer: Any, rng: np.random.Generator, size: int) -> Pack:
     return pack(tokenizer, talk_text(talk.lines), drawn)
 
 
-def lessons(tokenizer: Any, step: int, config: TextConfig) -> Row:
-    """The recordings of a step with their questions: a function of the seed and the step."""
+def lessons(tokenizer: Any, step: int, config: TextConfig, kept: Sequence[Pack] = ()) -> Row:
+    """The recordings of a step with their questions: a function of the seed, the step and the ``kept`` lessons."""
     rng = np.random.default_rng([config.seed, step])
     blank = tokenizer.convert_tokens_to_ids(AUDIO)
     listener = Listener(tokenizer, blank)
     packs: list[Pack] = []
     while not packs or sum(len(p.ids) for p in packs) < 0.85 * config.tokens:
+        if kept and rng.random() < config.by_ears:
+            one = kept[int(rng.integers(len(kept)))]
+            packs.append(one if rng.random() < WHOLE else one.with_fewer(blank, BLANKS))
+            continue
         is_talk, is_heard = rng.random() < config.talks, rng.random() < config.heard
         if is_heard:
             one = heard_lesson(listener, rng, config, is_talk)
@@ -221,10 +232,11 @@ def _train(source: Path, folder: Path, config: TextConfig) -> None:
         print(f"resuming at step {step}", flush=True)
     model.to(torch.bfloat16)
     cut_log(folder, step)
+    kept = heard_lessons.read(Path(config.heard_by_ears)) if config.heard_by_ears else []
     begun, losses = time.monotonic() - spent, list[float]()
     while step < config.steps:
         masters.copy()
-        loss = loss_of(model, lessons(tokenizer, step, config))
+        loss = loss_of(model, lessons(tokenizer, step, config, kept))
         loss.backward()
         masters.step(rate_at(step, config))
         losses.append(loss.item())
@@ -250,8 +262,13 @@ if __name__ == "__main__":
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--layers-of", help='an echo-small to go on from: a folder, or "echo-small"')
+    parser.add_argument("--heard", help="a folder of heard_lessons: half of the recordings are from there")
     args = parser.parse_args()
     chosen = TextConfig(
-        args.steps, args.tokens, learning_rate=args.learning_rate, layers_of=args.layers_of or ""
+        args.steps,
+        args.tokens,
+        learning_rate=args.learning_rate,
+        layers_of=args.layers_of or "",
+        heard_by_ears=args.heard or "",
     )
     train(args.source, args.folder, chosen)

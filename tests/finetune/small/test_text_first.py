@@ -36,10 +36,10 @@ def test_a_stopped_run_ends_with_the_same_weights(
 ) -> None:
     train(source, tmp_path / "whole", CONFIG)
 
-    def stop_at_3(tokenizer: Any, step: int, config: TextConfig) -> Any:
+    def stop_at_3(tokenizer: Any, step: int, *rest: Any) -> Any:
         if step == 3:
             raise Stopped
-        return lessons(tokenizer, step, config)
+        return lessons(tokenizer, step, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(text_first, "lessons", stop_at_3)

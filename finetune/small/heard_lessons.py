@@ -1,0 +1,135 @@
+"""Lessons about scenes that real ears have heard: what stands in each listen is what echo-small's own ears write there.
+
+Text first teaches on listens as perfect ears would write them. Here scenes are mixed from a sound bank and heard by a
+whole echo-small, so that the decoder meets what ears get wrong: a sound under another name, a second off, not at all.
+When to listen again and what to answer follow from what is in the scene. Lessons are kept in files of some scenes
+each; a run that was stopped goes on after the last file::
+
+    python -m echo_agent.finetune.small.heard_lessons echo-small BANK LESSONS --scenes 400
+
+``text_first --heard LESSONS`` learns from them beside its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from echo_agent.audio.recording import Recording
+from echo_agent.disk import GO_ON, whole, writing
+from echo_agent.errors import DataError
+from echo_agent.families.loading import load_family
+from echo_agent.families.small import SmallFamily
+from echo_agent.finetune.data.bank.reader import SoundBank
+from echo_agent.finetune.data.natural.sounds import NO_SOUND, sounds
+from echo_agent.finetune.data.natural.timelines import heard
+from echo_agent.finetune.data.records import Record
+from echo_agent.finetune.data.scenes import events as mixed
+from echo_agent.finetune.data.scenes.mixer import SceneSettings, mix
+from echo_agent.finetune.data.scenes.render import draw_duration
+from echo_agent.finetune.small.listens import NOT_OF_SOUNDS_ALONE, Listener, Scene, about_sounds
+from echo_agent.finetune.small.packing import Pack, pack_branches
+from echo_agent.locks import locked_folder
+from echo_agent.terminal import say
+
+PART = 10
+"""Scenes of a file."""
+QUESTIONS = 8
+"""Questions about a scene, at most."""
+SETTINGS = SceneSettings(duration=(10.0, 90.0))
+
+
+@dataclass(frozen=True)
+class HeardScene(Scene):
+    """A scene whose listens are written by a model's ears."""
+
+    family: SmallFamily | None = None
+    recording: Recording | None = None
+
+    def listen(self, listener: Listener, start: float, end: float) -> list[int]:
+        """A listen to a span, between its markers."""
+        assert self.family is not None and self.recording is not None
+        ref = self.recording.ref(start, min(end, self.duration))
+        (features,) = self.family.frozen_features([(ref, self.recording.crop(ref, self.family.sample_rate))])
+        return listener.between(features["ids"].tolist())
+
+
+def lesson(family: SmallFamily, made: mixed.Scene, labels: Sequence[str], rng: np.random.Generator) -> Pack:
+    """A scene with questions about its sounds, answered at once or after listening again."""
+    recording = Recording.from_array(made.samples, family.sample_rate)
+    named = [event for event in made.events if event.label in sounds()]
+    of_sounds = tuple(event for event in named if event.label not in NO_SOUND)
+    record = Record(
+        id="mixed", audio="none", duration=recording.duration, events=of_sounds, labels=tuple(labels)
+    )
+    scene = HeardScene(recording.duration, tuple(map(heard, named)), family=family, recording=recording)
+    listener = Listener(family.tokenizer, family.config.blank_token_id)
+    without = frozenset[str]() if len(of_sounds) == len(made.events) else NOT_OF_SOUNDS_ALONE
+    branches = about_sounds(listener, rng, QUESTIONS, record, scene, without)
+    return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
+
+
+def hear(family: SmallFamily, bank: SoundBank, folder: Path, count: int, seed: int) -> list[Path]:
+    """Write the lessons of ``count`` scenes; files that are there are not made again."""
+    labels = sorted(label for label in bank.sounds if label in sounds())
+    paths: list[Path] = []
+    for first in range(0, count, PART):
+        path = folder / f"{first:06d}.jsonl"
+        paths.append(path)
+        if path.exists():
+            continue
+        packs: list[Pack] = []
+        for number in range(first, min(first + PART, count)):
+            rng = np.random.default_rng([seed, number])
+            made = mix(bank, rng, draw_duration(rng, SETTINGS), SETTINGS)
+            packs.append(lesson(family, made, labels, rng))
+        lines = "".join(json.dumps(asdict(pack)) + "\n" for pack in packs)
+        with writing(path, GO_ON), whole(path) as aside:
+            aside.write_text(lines, encoding="utf-8")
+        say(f"heard {min(first + PART, count)} of {count} scenes", flush=True)
+    return paths
+
+
+def read(folder: Path) -> list[Pack]:
+    """The lessons of a folder.
+
+    Raises:
+        DataError: There are none, or a file is damaged.
+    """
+    paths = sorted(folder.glob("*.jsonl"))
+    if not paths:
+        raise DataError(f"{folder} holds no lessons of echo_agent.finetune.small.heard_lessons")
+    packs: list[Pack] = []
+    for path in paths:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                packs.append(Pack(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise DataError(
+                    f"{path} is damaged ({error}): remove it and hear its scenes again"
+                ) from error
+    return packs
+
+
+def main() -> None:
+    """Hear, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", help='whose ears hear: "echo-small", or a folder')
+    parser.add_argument("bank", type=Path, help="a folder of `echo-agent finetune data bank`")
+    parser.add_argument("lessons", type=Path, help="where they are kept")
+    parser.add_argument("--scenes", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with locked_folder(args.lessons):
+        family = load_family(args.model, "cpu")
+        assert isinstance(family, SmallFamily)
+        hear(family, SoundBank.load(args.bank, ("train",)), args.lessons, args.scenes, args.seed)
+
+
+if __name__ == "__main__":
+    main()
