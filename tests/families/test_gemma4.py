@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from echo_agent.audio.recording import Recording
 from echo_agent.conformance.story import SAME, apart, by_steps, native, tell
@@ -14,8 +15,10 @@ from echo_agent.engine import SamplingParams, TorchEngine
 from echo_agent.engine.prefix_cache import symbols_of
 from echo_agent.errors import ModelError, RecordingTooLongError
 from echo_agent.families.base import Family
+from echo_agent.families.checkpoint import check_sizes
 from echo_agent.families.loading import load_family
 from echo_agent.stores import RecordingStore
+from tests.families.test_loading import PUBLISHED
 from tests.tiny import crop, sounds, tiny_extractor, tiny_family
 
 KINDS = ("gemma4", "gemma4-unified")
@@ -130,3 +133,21 @@ def test_a_checkpoint_that_does_not_hear_is_refused(tmp_path: Path) -> None:
         ModelError, match=r"a Gemma 4 that does not hear \(its config.json has no audio_config\)"
     ):
         load_family(str(tmp_path), "cpu")
+
+
+def test_what_published_checkpoints_hold_beside_their_weights_is_left_alone(tmp_path: Path) -> None:
+    """They have keys and values for layers that read those of others."""
+    family = tiny_family("gemma4")
+    family.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    own = "model.language_model.layers.1.self_attn."
+    for name in ("k_proj.weight", "v_proj.weight", "k_norm.weight"):
+        weights[own.replace("1", "4") + name] = weights[own + name].clone()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    told = tell(family)
+    assert apart(native(load_family(str(tmp_path), "cpu"), told), native(family, told)) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["google/gemma-4-E2B-it", "google/gemma-4-12B-it"])
+def test_published_sizes_are_sizes(name: str) -> None:
+    check_sizes(name, PUBLISHED[name][1].to_dict())
