@@ -68,7 +68,8 @@ def answer_kind(question: str) -> Literal["yes-no", "time"] | None:
     text = " ".join(question.casefold().split())
     if _TIME.search(text):
         return "time"
-    if _YES_NO.search(text) and not _OPEN.search(text):
+    text = _ORDER.sub(" ", text)
+    if _ASKED.search(text) or (_YES_NO.search(text) and not _OPEN.search(text)):
         return "yes-no"
     return None
 
@@ -144,10 +145,26 @@ _TIME = re.compile(
     r"|(?:at|after|from) how many seconds)\b"
 )
 _YES_NO = re.compile(rf"{_CLAUSE}{_AUXILIARY}\b")
+_HEARING = r"(?:hear|notice|detect|make out|catch|spot|recogni[sz]e)\b"
+_REQUEST = r"(?:can|could|will|would) (?:you|u)(?: (?:please|kindly|possibly))?"
 _OPEN = re.compile(
     r"\b(?:what|which|who|whom|whose|why|how|or)\b"
-    r"|\b(?:can|could|will|would) you (?:please )?(?:tell|say|name|describe|list|count|guess|give|write)\b"
+    rf"|\b(?:{_REQUEST}|are you able to) (?!{_HEARING})\w+"
+    rf"|[,.;]\s*{_REQUEST}\W*$"
+    r"|\b(?:name|list|identify|describe) (?:it|them)\b"
 )
+"""Signs that more is asked for than yes or no: question words, and requests for anything but to hear."""
+_ORDER = re.compile(
+    rf"{_CLAUSE}(?:have an? (?:close )?(?:listen|look|think|go)|do(?:n['’]t| not) (?!you|we|they|i|the|any|these)\w+)\b"
+)
+"""Orders that begin as questions do."""
+_ASKED = re.compile(
+    r"\byes or no\b|\bno or yes\b|\bsay yes\b|\bor (?:not|none)\W*$"
+    r"|\bor (?:is|are|was|do|does|did|has|have)n['’]t \w+\b"
+    r"|\b(?:tell me|let me know|indicate|confirm|verify|check|say|state|find out) (?:if|whether)\b(?!.*\bor\b)"
+    r"|\bwould you say there(?:['’]s| is| are)\b"
+)
+"""Yes or no is asked for in so many words."""
 """Words that make of a question that begins like one for yes or no another: "Is it a dog or a cat?"."""
 _AROUND = " \t\n.,;:!?\"'`´“”‘’«»()[]{}*_"
 _LABEL = re.compile(r"\(?([A-Za-z])[).:]\)?\s*")
