@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal
 
 from echo_agent.errors import QuestionError
 
@@ -61,17 +60,6 @@ def question_text(question: str, choices: Sequence[str] | None) -> str:
     lines.append(f"Listen again to a part of the recording with the tool {TOOL_NAME} where that helps.")
     lines.append(f"Then write the answer alone between {ANSWER} and {ANSWER_END}, {rule}.")
     return "\n".join(lines)
-
-
-def answer_kind(question: str) -> Literal["yes-no", "time"] | None:
-    """What kind of answer an English question asks for: yes or no, a time, or (None) anything else."""
-    text = " ".join(question.casefold().split())
-    if _TIME.search(text):
-        return "time"
-    text = _ORDER.sub(" ", text)
-    if _ASKED.search(text) or (_YES_NO.search(text) and not _OPEN.search(text)):
-        return "yes-no"
-    return None
 
 
 def extract_answer(text: str, *, ended: bool = False) -> str | None:
@@ -138,33 +126,5 @@ def _only(wanted: str, among: Sequence[str]) -> int | None:
     return hits[0] if len(hits) == 1 else None
 
 
-_AUXILIARY = "(?:is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|should)(?:n['’]t)?(?: not)?"
-_CLAUSE = r"(?:^|[,.;:!?]\s*(?:and |but |so )?)"
-_TIME = re.compile(
-    rf"{_CLAUSE}(?:when {_AUXILIARY}|(?:(?:at|in|from|on) )?(?:what|which) (?:time|second|moment|point in time)"
-    r"|(?:at|after|from) how many seconds)\b"
-)
-_YES_NO = re.compile(rf"{_CLAUSE}{_AUXILIARY}\b")
-_HEARING = r"(?:hear|notice|detect|make out|catch|spot|recogni[sz]e)\b"
-_REQUEST = r"(?:can|could|will|would) (?:you|u)(?: (?:please|kindly|possibly))?"
-_OPEN = re.compile(
-    r"\b(?:what|which|who|whom|whose|why|how|or)\b"
-    rf"|\b(?:{_REQUEST}|are you able to) (?!{_HEARING})\w+"
-    rf"|[,.;]\s*{_REQUEST}\W*$"
-    r"|\b(?:name|list|identify|describe) (?:it|them)\b"
-)
-"""Signs that more is asked for than yes or no: question words, and requests for anything but to hear."""
-_ORDER = re.compile(
-    rf"{_CLAUSE}(?:have an? (?:close )?(?:listen|look|think|go)|do(?:n['’]t| not) (?!you|we|they|i|the|any|these)\w+)\b"
-)
-"""Orders that begin as questions do."""
-_ASKED = re.compile(
-    r"\byes or no\b|\bno or yes\b|\bsay yes\b|\bor (?:not|none)\W*$"
-    r"|\bor (?:is|are|was|do|does|did|has|have)n['’]t \w+\b"
-    r"|\b(?:tell me|let me know|indicate|confirm|verify|check|say|state|find out) (?:if|whether)\b(?!.*\bor\b)"
-    r"|\bwould you say there(?:['’]s| is| are)\b"
-)
-"""Yes or no is asked for in so many words."""
-"""Words that make of a question that begins like one for yes or no another: "Is it a dog or a cat?"."""
 _AROUND = " \t\n.,;:!?\"'`´“”‘’«»()[]{}*_"
 _LABEL = re.compile(r"\(?([A-Za-z])[).:]\)?\s*")

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from echo_agent.answers import answer_kind
 from echo_agent.audio.recording import AudioRef
+from echo_agent.question_forms import answer_kind
 
 WHEN = "When is it heard?"
 """A question for a time."""

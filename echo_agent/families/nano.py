@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from echo_agent.answers import answer_kind
 from echo_agent.audio.recording import AudioRef
 from echo_agent.errors import ModelError
 from echo_agent.families.base import Limits, Note, Piece
@@ -23,6 +22,7 @@ from echo_agent.nano.configuration import MAX_SECONDS
 from echo_agent.nano.encoder import SAMPLE_RATE, steps_of
 from echo_agent.nano.modeling import NanoForConditionalGeneration
 from echo_agent.nano.weights import POLICY_FILE, load_embedded
+from echo_agent.question_forms import answer_kind
 
 SHORTEST = 0.5
 """Seconds: the shortest crop, three audio tokens."""

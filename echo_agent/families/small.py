@@ -11,12 +11,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from echo_agent.answers import answer_kind
 from echo_agent.audio.recording import AudioRef
 from echo_agent.errors import ModelError
 from echo_agent.families.base import Limits, Note, Piece
 from echo_agent.families.checkpoint import check_vocabulary, check_weights, reading
 from echo_agent.families.embedded import EmbeddedFamily
+from echo_agent.question_forms import answer_kind
 from echo_agent.small import processing
 from echo_agent.small.listening import listen
 from echo_agent.small.modeling import SmallForConditionalGeneration
