@@ -29,10 +29,12 @@ _ORDER = re.compile(
 )
 """Orders that begin as questions do."""
 _ASKED = re.compile(
-    r"\byes or no\b|\bno or yes\b|\bsay yes\b|\bor (?:not|none)\W*$"
+    r"\byes or no\b|\bno or yes\b|(?:^|[,.;:!?]\s*)(?:just |please )?say yes\b"
+    r"|^(?!.*\b(?:what|which|who|how|where)\b)[^,:]*,? or (?:not|none)\W*$"
     r"|\bor (?:is|are|was|do|does|did|has|have)n['’]t \w+\b"
-    r"|\b(?:tell me|let me know|indicate|confirm|verify|check|say|state|find out) (?:if|whether)\b(?!.*\bor\b)"
-    r"|\bwould you say there(?:['’]s| is| are)\b"
+    r"|\b(?:tell me|let me know|indicate|confirm|verify|check|say|state|find out) (?:if|whether)\b"
+    r"(?!.*\b(?:or|and (?:how|what|which|who|when|where|name))\b)"
+    r"|\bwould you say there(?:['’]s| is| are)\b(?!.*\bor\b)"
 )
 """Yes or no is asked for in so many words."""
 

@@ -79,7 +79,7 @@ class AudioHook:
             raise PlaceholderError(f"the batch has {wanted} audio placeholders, but no audio: pass audio=...")
 
     def embeds(self, ids: Tensor, heard: Sequence[AudioInput]) -> Tensor:
-        """Embeddings ``[batch, n, hidden]`` of ids whose placeholders are filled with listens, in reading order.
+        """Embeddings ``[batch, n, hidden or wider]`` of ids, placeholders filled with listens in reading order.
 
         Raises:
             PlaceholderError: The placeholders are more or fewer than the listens give; both numbers are named.

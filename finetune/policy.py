@@ -99,13 +99,19 @@ def _set_budget(family: Family, part: ModelConfig) -> None:
 
 
 def mark_trainable(family: Family, train_encoder: bool) -> None:
-    """Let gradients into decoder, head and projector, and into the encoder where it is to be trained."""
+    """Let gradients into decoder, head and projector, and into the encoder where it is to be trained.
+
+    Raises:
+        DataError: The encoder is to be trained, and there is none.
+    """
     model = family.model
     model.requires_grad_(False)
     for name in (family.decoder_module, family.projector_module):
         model.get_submodule(name).requires_grad_(True)
     head: Any = model.get_output_embeddings()
     head.requires_grad_(True)
+    if train_encoder and not family.frozen_modules:
+        raise DataError(f"model.train_encoder: {family.name} has no encoder, it hears the samples themselves")
     if train_encoder:
         for module in family.frozen_modules:
             for name, weight in model.get_submodule(module).named_parameters():

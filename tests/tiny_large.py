@@ -216,7 +216,7 @@ def _voxtral(ids: dict[str, int], text: dict[str, Any]) -> PreTrainedModel:
 
 
 def _gemma4_sizes(ids: dict[str, int], text: dict[str, Any]) -> dict[str, Any]:
-    """Layers of two shapes, the last two without keys and values of their own, and a window shorter than a listen."""
+    """Layers of two shapes, as in E2B the last two without keys and values, and a window shorter than a listen."""
     kinds = [
         "sliding_attention",
         "full_attention",
@@ -250,7 +250,7 @@ def _gemma4(ids: dict[str, int], text: dict[str, Any]) -> PreTrainedModel:
 
 def _gemma4_unified(ids: dict[str, int], text: dict[str, Any]) -> PreTrainedModel:
     sizes = _gemma4_sizes(ids, text)
-    sizes["text_config"] |= dict(attention_k_eq_v=True, num_global_key_value_heads=1)
+    sizes["text_config"] |= dict(attention_k_eq_v=True, num_global_key_value_heads=1, num_kv_shared_layers=0)
     return Gemma4UnifiedForConditionalGeneration(
         Gemma4UnifiedConfig(audio_config={}, vision_config=None, **sizes)
     )

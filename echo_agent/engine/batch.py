@@ -1,9 +1,9 @@
 """The live batch: all requests that are being decoded, in one KV cache, one token each per step.
 
-The cache has rows of slots. A row's tokens lie in its slots from 0 on without holes,
-each row as long as it is; a step writes one token per row into the row's own next slot and attends to as many slots as
-the longest row has, the rest being masked. So nothing is padded, moved or allocated from one step to the next: a
-request that ends gives its row to the last one, a request that joins is copied in, and the memory grows now and then.
+The cache has rows of slots. A row's tokens lie in its slots from 0 on without holes, each row as long as it is; a step
+writes one token per row into the row's own next slot and attends to as many slots as the longest row has, the rest
+being masked. So nothing is padded, moved or allocated from one step to the next: a request that ends gives its row to
+the last one, a request that joins is copied in, and the memory grows now and then.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 In most decoders every layer keeps keys and values of one shape, and all of them lie in one tensor. Some have layers of
 several shapes (in Gemma 4 those that look back over everything have wider heads than those that look back over a
 window), and layers that keep nothing, since they read what an earlier one kept. So the KV of tokens is a *stack* of
-layers for each shape, and what is done to it is done to each stack alike.
+layers for each shape, and what is done to it is done to each stack alike. Keys and values of one layer have one shape.
 """
 
 from __future__ import annotations

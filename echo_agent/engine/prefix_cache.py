@@ -5,9 +5,8 @@ tokens. By causality the KV of a token depends on what stands before it and on n
 root, cut anywhere, is a valid prefix: runs that share a recording and a question share one node, a run's next turn
 continues from its last, and a branch splits a node in two.
 
-KV is never written to once it is here. They live in a
-store with a byte limit that forgets the longest unused first; a node whose KV was forgotten is dropped with everything
-below it, and computed again when it is needed.
+Keys and values are never written to once they are here. They live in a store with a byte limit that forgets the longest
+unused first; a node whose KV was forgotten is dropped with everything below it, and computed again when it is needed.
 
 A token is identified by its *symbol*: its id, or for an audio placeholder a negative number made from the audio's key.
 """

@@ -34,7 +34,7 @@ class Gemma4Family(Gemma4DecoderFamily):
 
     @classmethod
     def _mel_bins(cls, config: Any) -> int:
-        """As many as its first convolution has channels: so the width of what follows is computed."""
+        """The model has no setting for them: it takes them to be as many as the channels of its first convolution."""
         return config.audio_config.subsampling_conv_channels[0]
 
     def _frames(self, samples: int) -> int:

@@ -35,7 +35,7 @@ BEGIN, TURN_BEGIN, TURN_END, END = "<bos>", "<|turn>", "<turn|>", "<eos>"
 
 
 class Gemma4DecoderFamily(ChatMLFamily):
-    """A Gemma 4 that hears, but for how."""
+    """What Gemma 4 models that hear have in common; how they hear is left to each."""
 
     limits = Limits(shortest=SHORTEST, longest_crop=LONGEST, longest_recording=LONGEST)
     projector_module = "model.embed_audio"
@@ -108,12 +108,15 @@ class Gemma4DecoderFamily(ChatMLFamily):
 
         Real slots of a row hold its positions in order: the number of those up to a slot says where it stands.
         """
-        distance = positions[..., None] - (real.cumsum(-1) - 1)[:, None]
+        distance = positions.int()[..., None] - (real.cumsum(-1, dtype=torch.int32) - 1)[:, None]
         seen = real[:, None] & (distance >= 0)
         near = seen & (distance < self._text.sliding_window)
+        del distance  # it is as large as both masks
         hidden = torch.finfo(dtype).min
         return {
-            kind: torch.zeros_like(kept, dtype=dtype).masked_fill(~kept, hidden)[:, None]
+            kind: torch.full(kept.shape, hidden, dtype=dtype, device=kept.device).masked_fill_(kept, 0)[
+                :, None
+            ]
             for kind, kept in (("full_attention", seen), ("sliding_attention", near))
         }
 

@@ -13,6 +13,7 @@ each; a run that was stopped goes on after the last file::
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -75,24 +76,57 @@ def lesson(family: SmallFamily, made: mixed.Scene, labels: Sequence[str], rng: n
 
 
 def hear(family: SmallFamily, bank: SoundBank, folder: Path, count: int, seed: int) -> list[Path]:
-    """Write the lessons of ``count`` scenes; files that are there are not made again."""
+    """Write the lessons of ``count`` scenes; files that are there are not made again.
+
+    Raises:
+        DataError: The folder holds lessons that another model heard, or of other scenes.
+    """
+    _keep_apart(folder, family, bank, seed)
     labels = sorted(label for label in bank.sounds if label in sounds())
     paths: list[Path] = []
     for first in range(0, count, PART):
         path = folder / f"{first:06d}.jsonl"
         paths.append(path)
-        if path.exists():
+        last = min(first + PART, count)
+        if path.exists() and len(path.read_text(encoding="utf-8").splitlines()) >= last - first:
             continue
         packs: list[Pack] = []
-        for number in range(first, min(first + PART, count)):
+        for number in range(first, last):
             rng = np.random.default_rng([seed, number])
             made = mix(bank, rng, draw_duration(rng, SETTINGS), SETTINGS)
             packs.append(lesson(family, made, labels, rng))
         lines = "".join(json.dumps(asdict(pack)) + "\n" for pack in packs)
         with writing(path, GO_ON), whole(path) as aside:
             aside.write_text(lines, encoding="utf-8")
-        say(f"heard {min(first + PART, count)} of {count} scenes", flush=True)
+        say(f"heard {last} of {count} scenes", flush=True)
     return paths
+
+
+def _keep_apart(folder: Path, family: SmallFamily, bank: SoundBank, seed: int) -> None:
+    """Note what lessons depend on, or hold it against what is noted."""
+    clips = sorted(
+        f"{clip.label} {clip.source} {len(clip.samples)}" for clips in bank.sounds.values() for clip in clips
+    )
+    about = {
+        "ears": family.encoder_fingerprint(),
+        "bank": hashlib.sha256("\n".join(clips).encode()).hexdigest(),
+        "seed": seed,
+        "scenes": SETTINGS.model_dump(mode="json"),
+        "part": PART,
+        "questions": QUESTIONS,
+    }
+    noted = folder / "settings.json"
+    if noted.exists() and json.loads(noted.read_text(encoding="utf-8")) != about:
+        raise DataError(f"{folder} holds lessons with other settings (settings.json): give another folder")
+    noted.write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def digest(folder: Path) -> str:
+    """A hash of all lessons of a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.glob("*.jsonl")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def read(folder: Path) -> list[Pack]:

@@ -81,10 +81,12 @@ class TextConfig:
     """A model whose layers are gone on with; empty for those of the source."""
     heard_by_ears: str = ""
     """Folder of lessons about scenes that real ears have heard; empty for none."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """What the model computes in; a CPU without instructions for bfloat16 is several times faster in float32."""
+    heard_digest: str = ""
+    """Of those lessons: a run does not go on with others."""
     by_ears: float = 0.5
     """Share of recordings that are taken from there, where there are any."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """What the model computes in; a CPU without instructions for bfloat16 is several times faster in float32."""
 
 
 def lesson(tokenizer: Any, rng: np.random.Generator, size: int) -> Pack:
@@ -272,7 +274,8 @@ if __name__ == "__main__":
         args.tokens,
         learning_rate=args.learning_rate,
         layers_of=args.layers_of or "",
-        heard_by_ears=args.heard or "",
+        heard_by_ears=str(Path(args.heard).resolve()) if args.heard else "",
+        heard_digest=heard_lessons.digest(Path(args.heard)) if args.heard else "",
         precision=args.precision,
     )
     train(args.source, args.folder, chosen)

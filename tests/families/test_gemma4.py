@@ -13,10 +13,11 @@ from echo_agent.audio.recording import Recording
 from echo_agent.conformance.story import SAME, apart, by_steps, native, tell
 from echo_agent.engine import SamplingParams, TorchEngine
 from echo_agent.engine.prefix_cache import symbols_of
-from echo_agent.errors import ModelError, RecordingTooLongError
+from echo_agent.errors import DataError, ModelError, RecordingTooLongError
 from echo_agent.families.base import Family
 from echo_agent.families.checkpoint import check_sizes
 from echo_agent.families.loading import load_family
+from echo_agent.finetune.policy import mark_trainable
 from echo_agent.stores import RecordingStore
 from tests.families.test_loading import PUBLISHED
 from tests.tiny import crop, sounds, tiny_extractor, tiny_family
@@ -69,7 +70,7 @@ def test_a_context_reaches_further_back_than_a_window(family: Family) -> None:
 
 
 def test_layers_without_keys_of_their_own_leave_nothing_in_the_cache(family: Family) -> None:
-    """The engine keeps two stacks: of two narrow layers and of a wide one; the last two layers read what those keep."""
+    """The engine keeps two stacks, of narrow layers and of wide ones; in E2B the last two read what others keep."""
     store = RecordingStore()
     ref = store.add(Recording.from_array(sounds(1.0), 16000))
     ids, audio = family.render(family.question_pieces([ref], "What?", None))
@@ -78,8 +79,11 @@ def test_layers_without_keys_of_their_own_leave_nothing_in_the_cache(family: Fam
         symbols = symbols_of(ids, family.placeholder_ranges(ids), [each.key() for each in audio])
         parts = engine._scheduler.prefixes.match(symbols)
     assert sum(part.tokens for part in parts) == len(ids)
-    assert [(len(stack), stack.shape[-1]) for stack in parts[0].stacks] == [(2, 8), (1, 16)]
-    assert parts[0].order == (0, 1, 0)
+    stacks = [(len(stack), stack.shape[-1]) for stack in parts[0].stacks]
+    if family.kind == "gemma4":
+        assert stacks == [(2, 8), (1, 16)] and parts[0].order == (0, 1, 0)
+    else:
+        assert stacks == [(3, 8), (2, 16)] and parts[0].order == (0, 1, 0, 0, 1)
 
 
 def test_what_layers_read_of_ids_counts_and_audio_leaves_it_alone() -> None:
@@ -151,3 +155,9 @@ def test_what_published_checkpoints_hold_beside_their_weights_is_left_alone(tmp_
 @pytest.mark.parametrize("name", ["google/gemma-4-E2B-it", "google/gemma-4-12B-it"])
 def test_published_sizes_are_sizes(name: str) -> None:
     check_sizes(name, PUBLISHED[name][1].to_dict())
+
+
+def test_an_encoder_cannot_be_trained_where_there_is_none() -> None:
+    mark_trainable(tiny_family("gemma4"), train_encoder=True)
+    with pytest.raises(DataError, match="model.train_encoder: tiny-gemma4-unified has no encoder"):
+        mark_trainable(tiny_family("gemma4-unified"), train_encoder=True)

@@ -12,7 +12,7 @@ from echo_agent.audio.recording import Recording
 from echo_agent.errors import DataError
 from echo_agent.finetune.data.bank.reader import Clip, SoundBank
 from echo_agent.finetune.small import heard_lessons
-from echo_agent.finetune.small.heard_lessons import HeardScene, hear, read
+from echo_agent.finetune.small.heard_lessons import HeardScene, digest, hear, read
 from echo_agent.finetune.small.listens import Listener
 from echo_agent.finetune.small.packing import IGNORED
 from echo_agent.finetune.small.text_first import TextConfig, lessons
@@ -75,6 +75,22 @@ def test_what_is_there_is_not_heard_again(
     hear(tiny_small(), bank, folder, 3, seed=0)
     assert {path.name: path.read_bytes() for path in folder.glob("*.jsonl")} == before
     assert (folder / "000000.jsonl").stat().st_mtime_ns == written
+
+
+def test_more_scenes_go_on_and_other_settings_are_refused(bank: SoundBank, tmp_path: Path) -> None:
+    family = tiny_small()
+    hear(family, bank, tmp_path, 2, seed=0)
+    two = [pack.ids for pack in read(tmp_path)]
+    hear(family, bank, tmp_path, 3, seed=0)
+    three = [pack.ids for pack in read(tmp_path)]
+    assert (len(two), len(three)) == (2, 3) and three[:2] == two
+    before = digest(tmp_path)
+    hear(family, bank, tmp_path, 1, seed=0)
+    assert digest(tmp_path) == before
+    others = SoundBank([clip for clips in bank.sounds.values() for clip in clips][:3])
+    for model, clips, seed in ((family, bank, 1), (tiny_small(1), bank, 0), (family, others, 0)):
+        with pytest.raises(DataError, match=r"holds lessons with other settings \(settings.json\)"):
+            hear(model, clips, tmp_path, 3, seed=seed)
 
 
 def test_a_step_learns_from_them_beside_its_own(folder: Path) -> None:
