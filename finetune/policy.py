@@ -201,11 +201,12 @@ def name_base(folder: Path, name: str) -> None:
 
 
 def follow_umask(folder: Path) -> None:
-    """Give the weights in a folder the mode that new files get there; safetensors writes for the owner alone."""
-    probe = folder / ".mode"
-    probe.touch()
-    mode = probe.stat().st_mode
-    probe.unlink()
+    """Give the weights in a folder the mode that new files get there; safetensors writes for the owner alone.
+
+    It is read from the settings beside them. A file made to see it would stay where the process is killed just then,
+    and a checkpoint with an empty file in it counts as damaged.
+    """
+    mode = min(folder.glob("*.json")).stat().st_mode
     for path in folder.rglob("*.safetensors"):
         path.chmod(mode)
 

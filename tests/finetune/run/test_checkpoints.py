@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from echo_agent.finetune.policy import follow_umask
 from echo_agent.finetune.run.checkpoints import (
     MANIFEST,
     CheckpointKeeper,
@@ -107,6 +108,23 @@ def test_a_damaged_manifest(tmp_path: Path, text: str) -> None:
     checkpoint = save(tmp_path, 5)
     (checkpoint / MANIFEST).write_text(text)
     assert fault_of(checkpoint) == f"{MANIFEST} cannot be read"
+
+
+def test_a_kill_while_modes_are_set_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was made to see the mode of new ones would count as damage."""
+    checkpoint = save(tmp_path, 2, sealed=False)
+    before = {path.name for path in checkpoint.iterdir()}
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    (checkpoint / "model.safetensors").chmod(0o600)
+    follow_umask(checkpoint)
+    assert {path.name for path in checkpoint.iterdir()} == before and fault_of(checkpoint) == ""
+    assert len({path.stat().st_mode for path in checkpoint.iterdir()}) == 1
 
 
 def test_what_is_saved_is_sealed_and_older_ones_go_only_then(tmp_path: Path) -> None:
