@@ -28,9 +28,10 @@ import numpy as np
 from echo_agent.audio.recording import AudioRef, Recording
 from echo_agent.families.loading import load_family
 from echo_agent.families.small import SmallFamily
-from echo_agent.finetune.data.natural.sounds import NO_SOUND, sounds
+from echo_agent.finetune.data.natural.sounds import sounds
 from echo_agent.finetune.data.records import Event, Record
 from echo_agent.finetune.data.stages import read_rows
+from echo_agent.finetune.small.named_sounds import NamedSounds
 from echo_agent.small.notes import DETAILS, Heard, read, second
 
 SEED = 987_654
@@ -133,13 +134,8 @@ def measure(family: SmallFamily, records: Sequence[Record], bench: Path) -> Scor
     for number, record in enumerate(records):
         recording = Recording.open(bench / record.audio)
         rng = np.random.default_rng([SEED, number])
-        events = [
-            event
-            for event in record.events
-            if event.label in sounds()
-            and event.label not in NO_SOUND
-            and sounds()[event.label].plain in taught
-        ]
+        known = NamedSounds.of(record).record.events
+        events = [event for event in known if sounds()[event.label].plain in taught]
         if not events:
             continue
         whole = recording.ref()

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,11 @@ from echo_agent.families.loading import load_family
 from echo_agent.families.small import SmallFamily
 from echo_agent.finetune.data.natural.asking import Asked, ask
 from echo_agent.finetune.data.natural.kinds import MAKERS
-from echo_agent.finetune.data.natural.sounds import NO_SOUND, Hand, sounds
-from echo_agent.finetune.data.natural.timelines import heard
+from echo_agent.finetune.data.natural.sounds import Hand
 from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.data.stages import read_rows
-from echo_agent.finetune.small.listens import NOT_OF_SOUNDS_ALONE, Listener, Scene, sound_branch
+from echo_agent.finetune.small.listens import Listener, Scene, sound_branch
+from echo_agent.finetune.small.named_sounds import NamedSounds
 
 SEED = 987_654
 """Of what is asked; training never draws from it."""
@@ -41,32 +40,15 @@ TOLD = ("list/all", "describe/summary")
 HANDS: tuple[Hand, ...] = ("test", "train")
 
 
-@dataclass(frozen=True)
-class Known:
-    """A recording as it is asked about."""
-
-    record: Record
-    """With the sounds alone that have a name here."""
-    scene: Scene
-    """All that ears would name in it, voices too."""
-    kinds: tuple[str, ...]
-    """What can be asked."""
+def kinds_of(about: NamedSounds) -> list[str]:
+    """Kinds of questions that can be asked about a recording."""
+    return [kind for kind in MAKERS if kind not in TOLD and kind not in about.without]
 
 
-def known(record: Record) -> Known:
-    """What is known of a recording, in words of people."""
-    named = [event for event in record.events if event.label in sounds()]
-    scene = Scene(record.duration, tuple(map(heard, named)))
-    of_sounds = tuple(event for event in named if event.label not in NO_SOUND)
-    alone = len(of_sounds) == len(record.events)
-    kinds = [kind for kind in MAKERS if kind not in TOLD and (alone or kind not in NOT_OF_SOUNDS_ALONE)]
-    return Known(record.model_copy(update={"events": of_sounds}), scene, tuple(kinds))
-
-
-def row(listener: Listener, about: Known, audio: Path, asked: Asked, name: str) -> dict[str, Any]:
+def row(listener: Listener, about: NamedSounds, audio: Path, asked: Asked, name: str) -> dict[str, Any]:
     """The row of a question as ``echo-agent eval`` reads it."""
     record = about.record
-    at_once = len(sound_branch(listener, record, about.scene, asked)) == 2
+    at_once = len(sound_branch(listener, record, Scene(record.duration, about.events), asked)) == 2
     gold = [[record.events[i].onset, record.events[i].offset] for i in asked.gold]
     given = {"id": name, "audio": str(audio), "duration": record.duration, "question": asked.question}
     given |= {"family": asked.kind.partition("/")[0], "gold_spans": gold}
@@ -76,34 +58,36 @@ def row(listener: Listener, about: Known, audio: Path, asked: Asked, name: str) 
     return {**given, "answers": asked.accepted}
 
 
+def in_both_hands(about: NamedSounds, kind: str, number: int) -> dict[Hand, Asked] | None:
+    """The same question of a kind about recording ``number`` in each hand; None where it offers none."""
+    seed = [SEED, number, list(MAKERS).index(kind)]
+    both = {hand: ask(about.record, kind, hand, np.random.default_rng(seed)) for hand in HANDS}
+    found = {hand: asked for hand, asked in both.items() if asked is not None}
+    return found if len(found) == len(HANDS) else None
+
+
 def questions(
     listener: Listener, records: Sequence[Record], bench: Path, most: int
 ) -> dict[Hand, list[dict[str, Any]]]:
     """Up to ``most`` questions in each hand, of kinds in turn, one more about each recording in every round."""
     rows: dict[Hand, list[dict[str, Any]]] = {hand: [] for hand in HANDS}
     times = dict.fromkeys(MAKERS, 0)
-    every = [known(record) for record in records]
-    done: set[str] = set()
-    while len(done) < most:
-        before = len(done)
-        for number, about in enumerate(every):
-            for kind in sorted(about.kinds, key=lambda kind: (times[kind], kind)):
-                name = f"{about.record.id}-{kind}"
-                seed = [SEED, number, list(MAKERS).index(kind)]
-                both = {hand: ask(about.record, kind, hand, np.random.default_rng(seed)) for hand in HANDS}
-                if name in done or None in both.values():
-                    continue
-                audio = (bench / about.record.audio).resolve()
-                for hand, asked in both.items():
-                    assert asked is not None
-                    rows[hand].append(row(listener, about, audio, asked, name))
-                times[kind] += 1
-                done.add(name)
+    waiting = {number: (about, kinds_of(about)) for number, about in enumerate(map(NamedSounds.of, records))}
+    while waiting and len(rows[HANDS[0]]) < most:
+        for number, (about, left) in list(waiting.items()):
+            for kind in sorted(left, key=lambda kind: (times[kind], kind)):
+                left.remove(kind)
+                if both := in_both_hands(about, kind, number):
+                    break
+            else:  # there is no more to ask about it
+                del waiting[number]
+                continue
+            times[kind] += 1
+            audio, name = (bench / about.record.audio).resolve(), f"{about.record.id}-{kind}"
+            for hand, asked in both.items():
+                rows[hand].append(row(listener, about, audio, asked, name))
+            if len(rows[HANDS[0]]) == most:
                 break
-            if len(done) == most:
-                break
-        if len(done) == before:  # there is no more to ask
-            break
     return rows
 
 

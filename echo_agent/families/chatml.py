@@ -354,13 +354,13 @@ class ChatMLFamily(Family):
         self,
         text: Any,
         embeds: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | dict[str, torch.Tensor],
         positions: torch.Tensor,
         cache: Cache | None,
     ) -> tuple[torch.Tensor, Cache]:
-        """One step of ``text``, the module that the decoder's layers are in."""
+        """One step of ``text``, the module that the decoder's layers are in; masks may be given by kind of layer."""
         out = text(
-            inputs_embeds=embeds,
+            **self.embeds_inputs(embeds),
             attention_mask=mask,
             position_ids=self.position_ids(positions),
             cache=DynamicCache() if cache is None else cache,

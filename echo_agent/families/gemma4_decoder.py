@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from transformers import AutoConfig, DynamicCache
+from transformers import AutoConfig
 
 from echo_agent.errors import ModelError
 from echo_agent.families.base import Limits
@@ -94,14 +94,8 @@ class Gemma4DecoderFamily(ChatMLFamily):
         self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None
     ) -> tuple[Tensor, Cache]:
         """One step of the decoder, each kind of layer with its own mask."""
-        out = self.model.get_submodule(self.decoder_module)(
-            **self.embeds_inputs(embeds),
-            attention_mask=self._masks(mask.bool(), positions, embeds.dtype),
-            position_ids=positions,
-            cache=DynamicCache() if cache is None else cache,
-            use_cache=True,
-        )
-        return out.last_hidden_state, out.cache
+        masks = self._masks(mask.bool(), positions, embeds.dtype)
+        return self._step(self.model.get_submodule(self.decoder_module), embeds, masks, positions, cache)
 
     def _masks(self, real: Tensor, positions: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
         """Masks ``[batch, 1, new, cached + new]`` to add to the scores of attention, by the kind of layer.

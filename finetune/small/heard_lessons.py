@@ -27,13 +27,13 @@ from echo_agent.errors import DataError
 from echo_agent.families.loading import load_family
 from echo_agent.families.small import SmallFamily
 from echo_agent.finetune.data.bank.reader import SoundBank
-from echo_agent.finetune.data.natural.sounds import NO_SOUND, sounds
-from echo_agent.finetune.data.natural.timelines import heard
+from echo_agent.finetune.data.natural.sounds import sounds
 from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.data.scenes import events as mixed
 from echo_agent.finetune.data.scenes.mixer import SceneSettings, mix
 from echo_agent.finetune.data.scenes.render import draw_duration
-from echo_agent.finetune.small.listens import NOT_OF_SOUNDS_ALONE, Listener, Scene, about_sounds
+from echo_agent.finetune.small.listens import Listener, Scene, about_sounds
+from echo_agent.finetune.small.named_sounds import NamedSounds
 from echo_agent.finetune.small.packing import Pack, pack_branches
 from echo_agent.locks import locked_folder
 from echo_agent.terminal import say
@@ -45,16 +45,15 @@ QUESTIONS = 8
 SETTINGS = SceneSettings(duration=(10.0, 90.0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeardScene(Scene):
     """A scene whose listens are written by a model's ears."""
 
-    family: SmallFamily | None = None
-    recording: Recording | None = None
+    family: SmallFamily
+    recording: Recording
 
     def listen(self, listener: Listener, start: float, end: float) -> list[int]:
         """A listen to a span, between its markers."""
-        assert self.family is not None and self.recording is not None
         ref = self.recording.ref(start, min(end, self.duration))
         (features,) = self.family.frozen_features([(ref, self.recording.crop(ref, self.family.sample_rate))])
         return listener.between(features["ids"].tolist())
@@ -63,15 +62,13 @@ class HeardScene(Scene):
 def lesson(family: SmallFamily, made: mixed.Scene, labels: Sequence[str], rng: np.random.Generator) -> Pack:
     """A scene with questions about its sounds, answered at once or after listening again."""
     recording = Recording.from_array(made.samples, family.sample_rate)
-    named = [event for event in made.events if event.label in sounds()]
-    of_sounds = tuple(event for event in named if event.label not in NO_SOUND)
     record = Record(
-        id="mixed", audio="none", duration=recording.duration, events=of_sounds, labels=tuple(labels)
+        id="mixed", audio="none", duration=recording.duration, events=made.events, labels=tuple(labels)
     )
-    scene = HeardScene(recording.duration, tuple(map(heard, named)), family=family, recording=recording)
+    known = NamedSounds.of(record)
+    scene = HeardScene(recording.duration, known.events, family=family, recording=recording)
     listener = Listener(family.tokenizer, family.config.blank_token_id)
-    without = frozenset[str]() if len(of_sounds) == len(made.events) else NOT_OF_SOUNDS_ALONE
-    branches = about_sounds(listener, rng, QUESTIONS, record, scene, without)
+    branches = about_sounds(listener, rng, QUESTIONS, known.record, scene, known.without)
     return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
 
 
@@ -121,10 +118,18 @@ def _keep_apart(folder: Path, family: SmallFamily, bank: SoundBank, seed: int) -
     noted.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
+def _files(folder: Path) -> list[Path]:
+    """The files of lessons; raises DataError where there are none."""
+    paths = sorted(folder.glob("*.jsonl"))
+    if not paths:
+        raise DataError(f"{folder} holds no lessons of echo_agent.finetune.small.heard_lessons")
+    return paths
+
+
 def digest(folder: Path) -> str:
-    """A hash of all lessons of a folder."""
+    """A hash of all lessons of a folder; raises DataError where there are none."""
     found = hashlib.sha256()
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in _files(folder):
         found.update(path.read_bytes())
     return found.hexdigest()
 
@@ -135,11 +140,8 @@ def read(folder: Path) -> list[Pack]:
     Raises:
         DataError: There are none, or a file is damaged.
     """
-    paths = sorted(folder.glob("*.jsonl"))
-    if not paths:
-        raise DataError(f"{folder} holds no lessons of echo_agent.finetune.small.heard_lessons")
     packs: list[Pack] = []
-    for path in paths:
+    for path in _files(folder):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 packs.append(Pack(**json.loads(line)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,12 +17,11 @@ from echo_agent.finetune.data.bank.manifest import MANIFEST
 from echo_agent.finetune.data.bank.packages import PACKAGES, RESERVED, fetch
 from echo_agent.finetune.nano import testset
 from echo_agent.finetune.nano.train import VAL_SHARDS, NanoRecipe
+from tests.cli.commands import Result, Run, refused
 from tests.finetune.small_bank import write_bank
 
 VERBS = ("testset", "nano")
 ALL = ("sound", "note", "background", "digit", "word")
-Result = tuple[int, str, str]
-Run = Callable[..., Result]
 
 
 @pytest.fixture
@@ -37,15 +34,6 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
         return code, printed.out, printed.err
 
     return run
-
-
-def refused(result: Result, message: str) -> None:
-    """Exit code 2, nothing on stdout, and one line on stderr that says what was wrong."""
-    code, out, err = result
-    assert (code, out) == (2, ""), result
-    assert re.fullmatch(r"echo-agent: [^\n]+\n", err), err
-    assert message in err
-    assert "Traceback" not in err and "unexpected" not in err
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from benchmarks import plain_english as asking
 from echo_agent.finetune.data.natural.timelines import simulate
 from echo_agent.finetune.data.records import Event, Record
 from echo_agent.finetune.small.listens import NOT_OF_SOUNDS_ALONE, Budget, Listener
+from echo_agent.finetune.small.named_sounds import NamedSounds
 from echo_agent.rows import Row
 from tests.small.tiny_small import tiny_small
 
@@ -59,7 +60,7 @@ def test_where_somebody_speaks_nothing_is_asked_about_all_that_is_heard(records:
     for label in ("voice", "a sound without a name here"):
         other = Event(label, "words", 0.5, 0.9, content=("one",))
         spoken = silent.model_copy(update={"events": (other, *silent.events)})
-        about = asking.known(spoken)
-        assert not set(about.kinds) & NOT_OF_SOUNDS_ALONE and about.record.events == silent.events
-        assert len(about.scene.events) == len(silent.events) + (label == "voice")
-    assert set(asking.known(silent).kinds) >= NOT_OF_SOUNDS_ALONE - set(asking.TOLD)
+        about = NamedSounds.of(spoken)
+        assert not set(asking.kinds_of(about)) & NOT_OF_SOUNDS_ALONE and about.record.events == silent.events
+        assert len(about.events) == len(silent.events) + (label == "voice")
+    assert set(asking.kinds_of(NamedSounds.of(silent))) >= NOT_OF_SOUNDS_ALONE - set(asking.TOLD)

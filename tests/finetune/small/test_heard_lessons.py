@@ -108,8 +108,9 @@ def test_a_step_learns_from_them_beside_its_own(folder: Path) -> None:
 
 
 def test_a_folder_without_lessons_and_a_damaged_one_are_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no lessons"):
-        read(tmp_path)
+    for look in (read, digest):
+        with pytest.raises(DataError, match="holds no lessons"):
+            look(tmp_path)
     for text in ("{", '{"ids": [1]}', "[]"):
         (tmp_path / "000000.jsonl").write_text(text + "\n")
         with pytest.raises(
