@@ -63,9 +63,11 @@ def sft(recipe: Recipe, dataset: Dataset, run: Run, set: Set = None, features: F
         raise DataError(f"the recipe {recipe} is of the stage rl: use `echo-agent finetune rl`")
     _tell(f"{recipe}: loading")
     from echo_agent.finetune.sft import train_sft
+    from echo_agent.finetune.training_setup import leave_processes
 
     _quiet()
     made = train_sft(chosen, dataset, run, features=features, report=_tell)
+    leave_processes()
     say(f"{made}: ready for --model")
 
 
@@ -80,9 +82,11 @@ def rl(recipe: Recipe, dataset: Dataset, run: Run, set: Set = None, features: Fe
         raise DataError(f"the recipe {recipe} is of the stage sft: use `echo-agent finetune sft`")
     _tell(f"{recipe}: loading")
     from echo_agent.finetune.rl import train_rl
+    from echo_agent.finetune.training_setup import leave_processes
 
     _quiet()
     made = train_rl(chosen, dataset, run, features=features, report=_tell)
+    leave_processes()
     say(f"{made}: ready for --model")
 
 

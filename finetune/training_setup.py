@@ -138,6 +138,17 @@ def join_processes(recipe: SFTRecipe | RLRecipe) -> tuple[PartialState, str]:
     return state, device
 
 
+def leave_processes() -> None:
+    """Part from the other processes of the run, where there are any; each is to call it once all of its work is done.
+
+    A process that ends without may be aborted in its last moment, although everything is written
+    (pytorch/pytorch#190489). One whose work has failed must not call it: it would wait for the others.
+    """
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
+
+
 def _joined(recipe: SFTRecipe | RLRecipe) -> tuple[PartialState, str]:
     import torch
     from accelerate import PartialState

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.callbacks import read_log
 from echo_agent.finetune.config import RLRecipe, read_recipe, write_recipe
 from echo_agent.finetune.rl import train_rl
+from echo_agent.finetune.training_setup import leave_processes
 from tests.finetune.small_dataset import saved
 from tests.finetune.training import apart, killed_at, weights
 from tests.finetune.training import rl_recipe as recipe
@@ -100,3 +102,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
         for name in ("unbroken", "killed")
     ]
     assert rewards[1] == pytest.approx(rewards[0])
+
+
+def test_who_is_done_leaves_the_group_of_processes(tmp_path: Path) -> None:
+    """One that ends with the group still open may be aborted in its last moment; the launcher then says it failed."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    leave_processes()
+    assert not torch.distributed.is_initialized()
+    leave_processes()  # there is none to leave
