@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from echo_agent.families.loading import load_family
-from echo_agent.families.small import SmallFamily
 from echo_agent.finetune.data.natural.asking import Asked, ask
 from echo_agent.finetune.data.natural.kinds import MAKERS
 from echo_agent.finetune.data.natural.sounds import Hand
@@ -32,6 +30,8 @@ from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.data.stages import read_rows
 from echo_agent.finetune.small.listens import Listener, Scene, sound_branch
 from echo_agent.finetune.small.named_sounds import NamedSounds
+from echo_agent.finetune.small.plain_dataset import embedded_listener, sample
+from echo_agent.rows import Row
 
 SEED = 987_654
 """Of what is asked; training never draws from it."""
@@ -47,15 +47,9 @@ def kinds_of(about: NamedSounds) -> list[str]:
 
 def row(listener: Listener, about: NamedSounds, audio: Path, asked: Asked, name: str) -> dict[str, Any]:
     """The row of a question as ``echo-agent eval`` reads it."""
-    record = about.record
-    at_once = len(sound_branch(listener, record, Scene(record.duration, about.events), asked)) == 2
-    gold = [[record.events[i].onset, record.events[i].offset] for i in asked.gold]
-    given = {"id": name, "audio": str(audio), "duration": record.duration, "question": asked.question}
-    given |= {"family": asked.kind.partition("/")[0], "gold_spans": gold}
-    given |= {"difficulty": "plain" if at_once else "detail"}
-    if asked.choices:
-        return {**given, "choices": asked.choices, "answer": asked.answer}
-    return {**given, "answers": asked.accepted}
+    branch = sound_branch(listener, about.record, Scene(about.record.duration, about.events), asked)
+    made = sample(listener, about, asked, branch, name, "test").model_copy(update={"audio": str(audio)})
+    return made.model_dump(mode="json", include=set(Row.model_fields), exclude_none=True)
 
 
 def in_both_hands(about: NamedSounds, kind: str, number: int) -> dict[Hand, Asked] | None:
@@ -99,9 +93,7 @@ def main() -> None:
     parser.add_argument("--sets", default="core,unseen")
     parser.add_argument("--most", type=int, default=200, help="questions of each set")
     args = parser.parse_args()
-    family = load_family("echo-small", "cpu")
-    assert isinstance(family, SmallFamily)
-    listener = Listener(family.tokenizer, family.config.blank_token_id)
+    listener = embedded_listener()
     args.out.mkdir(parents=True, exist_ok=True)
     said: dict[str, Any] = {"benchmark": "plain_english"}
     for name in args.sets.split(","):

@@ -147,6 +147,10 @@ class SmallFamily(EmbeddedFamily):
         """The text with a space inside everything that the tokenizer would take for a control or markup token."""
         return processing.escape(text)
 
+    def written(self, text: str) -> str:
+        """The stretch without the tags of a thought: it was taught to think at once, and to write none."""
+        return text.replace(processing.THINK, "").replace(processing.THINK_END, "")
+
     # --- audio --------------------------------------------------------------------------------------------------
 
     def encode(self, crops: Sequence[tuple[AudioRef, np.ndarray]]) -> list[dict[str, torch.Tensor]]:

@@ -80,6 +80,10 @@ class Listener:
         """Token ids of a text."""
         return self._tokenizer.encode(text, add_special_tokens=False)
 
+    def text(self, ids: Sequence[int]) -> str:
+        """Text of token ids, tags kept."""
+        return self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
     def detail(self, events: Sequence[Heard]) -> int:
         """How much the note of these events tells of each: 1 to 3, and 0 where it leaves some out."""
         return detail_of(events, self.budget.sounds, lambda text: len(self.ids(text)))
@@ -183,15 +187,27 @@ def about_sounds(
     without: frozenset[str],
 ) -> list[list[Stretch]]:
     """Up to ``size`` questions about the sounds of a scene, each of another kind, of all kinds but ``without``."""
-    branches: list[list[Stretch]] = []
+    return [branch for _, branch in asked_about(listener, rng, size, record, scene, without)]
+
+
+def asked_about(
+    listener: Listener,
+    rng: np.random.Generator,
+    size: int,
+    record: Record,
+    scene: Scene,
+    without: frozenset[str],
+) -> list[tuple[Asked, list[Stretch]]]:
+    """The same as :func:`about_sounds`, each with the question as it is asked."""
+    found: list[tuple[Asked, list[Stretch]]] = []
     kinds = [kind for kind in MAKERS if kind not in without]
     for i in rng.permutation(len(kinds)):
         asked = ask(record, kinds[int(i)], "train", rng)
         if asked is not None and (branch := sound_branch(listener, record, scene, asked)):
-            branches.append(branch)
-        if len(branches) == size:
+            found.append((asked, branch))
+        if len(found) == size:
             break
-    return branches
+    return found
 
 
 def sound_branch(listener: Listener, record: Record, scene: Scene, asked: Asked) -> list[Stretch]:

@@ -15,6 +15,7 @@ from echo_agent.finetune.nano.tiles import Tile
 from echo_agent.nano.modeling import NanoForConditionalGeneration
 from echo_agent.nano.processing import load_tokenizer
 from echo_agent.nano.weights import WEIGHTS
+from tests.finetune.plain_bench import write_plain_dataset
 from tests.finetune.small_bank import make_bank
 from tests.finetune.small_dataset import write_small_dataset
 from tests.tiny import tiny_family
@@ -67,3 +68,9 @@ def uncharted(monkeypatch: pytest.MonkeyPatch) -> None:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """For trainings whose curves nobody looks at: to draw them takes longer than to train."""
     monkeypatch.setattr(callbacks, "draw_curves", lambda rows, path, title: None)
+
+
+@pytest.fixture(scope="session")
+def plain_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions in plain English about a few scenes."""
+    return write_plain_dataset(tmp_path_factory.mktemp("plain"))

@@ -1,4 +1,4 @@
-"""The recipes for GPUs, on tiny random models of the same architectures: two steps each, the rest as it stands."""
+"""Recipes on tiny random models of the same architectures: two steps each, the rest as it stands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from echo_agent.finetune.rl import train_rl
 from echo_agent.finetune.sft import train_sft
 from tests.finetune.small_dataset import saved
 from tests.scripted import UNSURE, scripted_family
+from tests.small.tiny_small import tiny_small
 from tests.tiny import QWEN_KINDS
 
 KIND = {"omni": "qwen2.5-omni", "qwen2": "qwen2-audio", "paper": "qwen2.5-omni"}
@@ -47,6 +48,7 @@ def test_there_are_recipes_for_every_family_and_the_paper() -> None:
     assert set(GPU) == {
         f"{who}-{stage}" for who in ("omni-7b", "qwen2-audio-7b", "paper") for stage in ("sft", "rl")
     }
+    assert {"small-sft", "small-rl"} <= set(recipe_names())
 
 
 @pytest.mark.slow
@@ -67,3 +69,19 @@ def test_two_steps(name: str, dataset: Path, models: dict[str, str], tmp_path: P
     changed = {key for key, value in family.model.state_dict().items() if not value.equal(old[key])}
     encoder = tuple(f"{module}." for module in family.frozen_modules)
     assert bool([key for key in changed if key.startswith(encoder)]) == recipe.model.train_encoder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_two_steps_of_echo_small(stage: str, plain_dataset: Path, tmp_path: Path) -> None:
+    """Its recipes as they stand, on questions in plain English about scenes."""
+    base = saved(tiny_small(), tmp_path / "base")
+    parts = [f"model.name={base}", *SMALL[stage], "watch.log_every=1", "watch.evaluate=0"]
+    recipe = read_recipe(f"small-{stage}", [*parts, "optimiser.accumulation=2"])
+    train = train_sft if isinstance(recipe, SFTRecipe) else train_rl
+    made = train(recipe, plain_dataset, tmp_path / "run", report=lambda _: None)  # pyright: ignore[reportArgumentType]
+    rows = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert rows[-1]["step"] == 2
+    old, new = (load_family(name, "cpu").model.state_dict() for name in (base, str(made)))
+    changed = {key for key, value in new.items() if not value.equal(old[key])}
+    assert changed and not [key for key in changed if key.startswith(("model.whisper", "model.ears"))]
