@@ -45,6 +45,7 @@ HOMES = {
     "chat_agent": "agent",
     "asking_tool": "agent",
     "folder": "paths",
+    "shipped": "paths",
     "question_forms": "answers",
     "langgraph_server": "agent",
     "mcp_server": "agent",

@@ -38,7 +38,7 @@ from echo_agent.engine import TorchEngine, VLLMEngine
 from echo_agent.engine.feature_files import FeatureFiles
 from echo_agent.errors import QuestionError
 from echo_agent.families.base import weights_hash
-from echo_agent.families.loading import EMBEDDED, load_family
+from echo_agent.families.loading import load_family
 from echo_agent.families.understanding import Doubt, doubt
 from echo_agent.folder import Folder
 from echo_agent.graphs import ListeningContext, build_listening_graph, initial_state
@@ -47,6 +47,7 @@ from echo_agent.graphs.search import too_long
 from echo_agent.isolation import Isolation
 from echo_agent.one_run import Ask, Branches, Graph, OnEvent, arun, run
 from echo_agent.results import EchoResult, RelistenRecord, not_understood, result_of
+from echo_agent.shipped import DEFAULT
 from echo_agent.stores import RecordingStore
 from echo_agent.threads import Threads
 
@@ -118,7 +119,7 @@ class EchoAgent:
     @classmethod
     def from_pretrained(
         cls,
-        name: str = EMBEDDED,
+        name: str = DEFAULT,
         device: str = "auto",
         dtype: str = "auto",
         *,
@@ -127,7 +128,7 @@ class EchoAgent:
         device_map: str = "",
         **settings: Any,
     ) -> EchoAgent:
-        """Load a model by name: ``echo-nano``, a hub id, or a folder.
+        """Load a model by name: ``echo-small``, ``echo-nano``, a hub id, or a folder.
 
         Args:
             name: What to load; ``echo-agent models`` lists what is known.

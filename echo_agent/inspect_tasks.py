@@ -25,6 +25,7 @@ from echo_agent.evaluation import can_be_asked, evaluate, parse_controls
 from echo_agent.results_file import Results
 from echo_agent.rows import Question
 from echo_agent.scores import Outcome
+from echo_agent.shipped import DEFAULT
 
 try:
     from inspect_ai import Task, task  # pyright: ignore[reportMissingImports]
@@ -55,7 +56,7 @@ def listening(
     data: str | None = None,
     split: str | None = None,
     control: str = "on",
-    model: str = "echo-nano",
+    model: str = DEFAULT,
     device: str = "auto",
     max_relistens: int = 8,
     temperature: float = 0.0,

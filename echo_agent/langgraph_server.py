@@ -16,12 +16,13 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from echo_agent.folder import Folder
+from echo_agent.shipped import DEFAULT
 
 if TYPE_CHECKING:
     from echo_agent.one_run import Graph
 
 MODEL = "ECHO_AGENT_MODEL"
-"""Environment variable that names the model; echo-nano without it."""
+"""Environment variable that names the model; echo-small without it."""
 RECORDINGS = "ECHO_AGENT_RECORDINGS"
 """Environment variable that names the folder of recordings; ``examples`` without it."""
 
@@ -41,7 +42,7 @@ async def graph() -> Graph:
 def _named() -> Graph:
     folder = Folder(os.environ.get(RECORDINGS, "examples"))
     with _LOADING:  # who asks while it loads waits for it
-        return _graph(os.environ.get(MODEL, "echo-nano"), str(folder.root))
+        return _graph(os.environ.get(MODEL, DEFAULT), str(folder.root))
 
 
 @cache

@@ -1,6 +1,6 @@
 """Ask a server of LangGraph, such as ``langgraph dev``, and watch where the model listens again.
 
-    python examples/langgraph_client.py http://127.0.0.1:2024 01.flac "Which digits are spoken after the drum?"
+    python examples/langgraph_client.py http://127.0.0.1:2024 everyday/talk.ogg "What is the speaker's name?"
 
 The recording is the name of a file in the server's folder. A second question goes to the same thread, as a message, and
 is about the same recording. The client comes with LangGraph.

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from echo_agent.dialects import Dialect, dialect_named
 from echo_agent.errors import DataError, ModelError
 from echo_agent.families.base import Family
-from echo_agent.families.loading import EMBEDDED, bases_of_adapters, load_family
+from echo_agent.families.loading import bases_of_adapters, load_family
 from echo_agent.finetune.config import LoRAConfig, ModelConfig
 from echo_agent.finetune.examples import Report
 from echo_agent.locks import locked_output
-from echo_agent.nano.weights import WEIGHTS
+from echo_agent.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -69,7 +69,7 @@ def policy_digest(name: str) -> str:
     """
     digest = hashlib.sha256()
     for part in (name, *bases_of_adapters(name)):
-        folder = WEIGHTS if part == EMBEDDED else Path(os.path.expanduser(part))
+        folder = SHIPPED.get(part, Path(os.path.expanduser(part)))
         files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         if not files:
             digest.update(part.encode())

@@ -48,7 +48,7 @@ def has_cli() -> bool:
 @pytest.fixture
 async def graph(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("ECHO_AGENT_RECORDINGS", str(ROOT / "examples"))
-    monkeypatch.delenv("ECHO_AGENT_MODEL", raising=False)
+    monkeypatch.setenv("ECHO_AGENT_MODEL", "echo-nano")
     named = json.loads((ROOT / "langgraph.json").read_text(encoding="utf-8"))["graphs"]["listening"]
     module, _, factory = named.partition(":")
     make = getattr(import_module(module), factory)
@@ -121,7 +121,11 @@ def developing(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [PYTHON, "-m", "langgraph_cli", "dev", "--no-browser", "--no-reload"]
     command += ["--config", str(ROOT / "langgraph.json"), "--port", str(port)]
-    environment = {**os.environ, "ECHO_AGENT_RECORDINGS": str(ROOT / "examples")}
+    environment = {
+        **os.environ,
+        "ECHO_AGENT_RECORDINGS": str(ROOT / "examples"),
+        "ECHO_AGENT_MODEL": "echo-nano",
+    }
     environment |= {"LANGGRAPH_CLI_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
     log = folder / "log.txt"
     with log.open("a") as file:

@@ -21,6 +21,7 @@ import typer.core
 from echo_agent.cli import streams
 from echo_agent.errors import EchoAgentError, InterruptedWorkError
 from echo_agent.exit_codes import BAD_INPUT, INTERRUPTED, UNEXPECTED
+from echo_agent.shipped import DEFAULT
 from echo_agent.terminal import guarded, printable, say
 
 DEBUG = "ECHO_AGENT_DEBUG"
@@ -38,7 +39,7 @@ app = typer.Typer(
 Model = Annotated[
     str,
     typer.Option(
-        help="echo-nano, a model on the hub, a folder, or openai:NAME@URL; see `echo-agent models`."
+        help="echo-small, echo-nano, a model on the hub, a folder, or openai:NAME@URL; see `echo-agent models`."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps.")]
@@ -93,7 +94,7 @@ def _ask(
     ],
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.")],
     choices: Annotated[str | None, typer.Option(help='What to choose from: "a bell|a dog|a car".')] = None,
-    model: Model = "echo-nano",
+    model: Model = DEFAULT,
     device: Device = "auto",
     server: Server = None,
     served_as: ServedAs = None,
@@ -169,7 +170,7 @@ def _serve(
         str, typer.Option(help="Address to be reached at; other than this machine's own it takes a key.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
-    model: Model = "echo-nano",
+    model: Model = DEFAULT,
     device: Device = "auto",
     allow_host: Annotated[
         list[str], typer.Option(metavar="HOST", help="Fetch recordings from this host; may be given again.")
@@ -207,7 +208,7 @@ def _studio(
         str, typer.Option(help="Address to be reached at; other than this machine's own it takes a key.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 7860,
-    model: Model = "echo-nano",
+    model: Model = DEFAULT,
     device: Device = "auto",
 ) -> None:
     """Open a page to try the model: drop a recording, ask, watch it listen, and listen yourself."""
@@ -260,7 +261,7 @@ def _evaluate(
     controls: Annotated[
         str, typer.Option(help="Any of on, off, wrong-crop, silence, oracle, no-audio, separated by commas.")
     ] = "on",
-    model: Model = "echo-nano",
+    model: Model = DEFAULT,
     device: Device = "auto",
     server: Server = None,
     served_as: ServedAs = None,
@@ -335,7 +336,7 @@ def _evaluate(
 @app.command("mcp")
 def _mcp(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="The recordings that may be asked about.")],
-    model: Model = "echo-nano",
+    model: Model = DEFAULT,
     device: Device = "auto",
     max_relistens: MaxRelistens = 8,
     http: Annotated[

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from echo_agent.families.known import PLACES, SHIPPED
-from echo_agent.families.loading import EMBEDDED, known_models
+from echo_agent.families.known import PLACES
+from echo_agent.families.loading import known_models
+from echo_agent.shipped import NANO, SHIPPED
 from echo_agent.terminal import say_json
 
 
@@ -24,7 +25,7 @@ def run(*, as_json: bool) -> None:
             "runs": list(model.places),
             "licence": licence_of(model.name) or model.licence,
             "note": model.note,
-            **(_knows() if model.name == EMBEDDED else {}),
+            **(_knows() if model.name == NANO else {}),
         }
         for model in known_models()
     ]
@@ -36,7 +37,7 @@ def run(*, as_json: bool) -> None:
 
 
 def _knows() -> dict[str, list[str]]:
-    """The sounds, and the words of speech, that the embedded model was taught."""
+    """The sounds, and the words of speech, that echo-nano was taught."""
     from echo_agent.families.known_sounds import known_sounds
     from echo_agent.finetune.data.vocabulary import DIGITS, WORDS
 

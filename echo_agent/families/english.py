@@ -14,7 +14,7 @@ import unicodedata
 from functools import cache
 from typing import Literal
 
-from echo_agent.families.known import SHIPPED, SMALL
+from echo_agent.shipped import SHIPPED, SMALL
 
 Reading = Literal["english", "doubtful", "foreign"]
 

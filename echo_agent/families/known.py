@@ -6,16 +6,9 @@ Any other checkpoint of their architectures can be named too; these are the ones
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-EMBEDDED = "echo-nano"
-"""The model that is asked where none is named."""
-SMALL = "echo-small"
-"""The one that understands plain English."""
-_PACKAGE = Path(__file__).parents[1]
-SHIPPED = {EMBEDDED: _PACKAGE / "nano" / "weights", SMALL: _PACKAGE / "small" / "weights"}
-"""The models that come with the package, and the folders that hold them."""
+from echo_agent.shipped import NANO, SMALL
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """The precisions that weights can be loaded in, and bytes per weight."""
@@ -72,7 +65,7 @@ def known_models() -> list[KnownModel]:
     """The models that are known to work, smallest first."""
     known = [
         KnownModel(
-            EMBEDDED, "echo-nano", 11_600_000, 1_920, 600.0, "Apache-2.0",
+            NANO, "echo-nano", 11_600_000, 1_920, 600.0, "Apache-2.0",
             "comes with echo-agent, runs on any CPU; knows little",
         ),
         KnownModel(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from echo_agent.families.known import EMBEDDED, SHIPPED
+from echo_agent.shipped import NANO, SHIPPED
 
 
-def known_sounds(folder: Path = SHIPPED[EMBEDDED]) -> list[str]:
+def known_sounds(folder: Path = SHIPPED[NANO]) -> list[str]:
     """Names of the sounds that the sound branch of a model folder hears, a voice among them."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))

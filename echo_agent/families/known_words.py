@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from echo_agent.families.known import EMBEDDED, SHIPPED
+from echo_agent.shipped import NANO, SHIPPED
 
-EMBEDDED_WORDS = SHIPPED[EMBEDDED] / "words.txt"
+EMBEDDED_WORDS = SHIPPED[NANO] / "words.txt"
 """A word per line; :mod:`echo_agent.finetune.nano.known_words` writes it."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 

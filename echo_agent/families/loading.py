@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from echo_agent.errors import EchoAgentError, ModelError
 from echo_agent.families.architectures import family_class, family_kind
 from echo_agent.families.checkpoint import check_parameters, check_sizes
-from echo_agent.families.known import BYTES, EMBEDDED, SHIPPED, KnownModel, known_models
+from echo_agent.families.known import BYTES, KnownModel, known_models
 from echo_agent.families.placement import Placement
+from echo_agent.shipped import DEFAULT, SHIPPED
 
-__all__ = ["EMBEDDED", "KnownModel", "bases_of_adapters", "known_models", "load_family", "resolve_device"]
+__all__ = ["KnownModel", "bases_of_adapters", "known_models", "load_family", "resolve_device"]
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ SMALL_ENOUGH = tuple(SHIPPED)
 
 
 def load_family(
-    name: str = EMBEDDED,
+    name: str = DEFAULT,
     device: str = "auto",
     dtype: str = "auto",
     *,
@@ -323,6 +324,6 @@ def _why(name: str, error: BaseException) -> str:
     ):
         return (
             f"{name} is not on this machine and the hub cannot be reached (or HF_HUB_OFFLINE is set): connect once so "
-            f"that it can be downloaded, or name a folder that holds it; {EMBEDDED} needs no network"
+            f"that it can be downloaded, or name a folder that holds it; {DEFAULT} needs no network"
         )
     return f"{name} cannot be loaded: {' '.join(str(chain[0]).split()) or type(chain[0]).__name__}"

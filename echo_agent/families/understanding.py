@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo_agent.families.english import reading
-from echo_agent.families.known import EMBEDDED, SMALL
 from echo_agent.families.known_words import unknown_words
+from echo_agent.shipped import NANO, SMALL
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def doubt(model: str, kind: str, question: str, choices: Sequence[str] | None) -
         question: What is asked.
         choices: What the answer is chosen from.
     """
-    if model == EMBEDDED and (unknown := unknown_words(question, choices)):
+    if model == NANO and (unknown := unknown_words(question, choices)):
         many = "s" * (len(unknown) > 1)
         return Doubt(f"{model} does not know the word{many} {', '.join(unknown)}, and was not asked", False)
     if kind != SMALL or (language := reading(question)) == "english":

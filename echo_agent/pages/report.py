@@ -19,11 +19,11 @@ from string import Template
 from echo_agent.audio.outline import clock
 from echo_agent.audio.recording import Recording
 from echo_agent.disk import write_whole
-from echo_agent.families.loading import EMBEDDED
 from echo_agent.pages.figure import figure, span_text
 from echo_agent.pages.sounds import RATE, sound_source
 from echo_agent.pages.steps import Step, steps_of
 from echo_agent.pages.story import escaped, final, mark_of, step_item
+from echo_agent.shipped import NANO
 from echo_agent.traces import Trace
 
 LONGEST_WHOLE = 1200.0
@@ -53,7 +53,7 @@ def report(trace: Trace, recording: Recording) -> str:
     heard = [step for step in steps if step.heard is not None]
     sounds, playable = _sounds(recording, [step for step in heard if step.is_of(trace.recording)])
     script = resource("report.js")
-    bare = result.model == EMBEDDED
+    bare = result.model == NANO
     listed = "\n".join(step_item(step, trace.recording, playable, bare=bare) for step in steps)
     whole = "0" in playable
     return Template(resource("report.html")).substitute(

@@ -26,11 +26,11 @@ from echo_agent.audio.picture import steps as pieces_of
 from echo_agent.audio.recording import Recording, Transform
 from echo_agent.errors import EchoAgentError, QuestionError
 from echo_agent.families.base import TAIL
-from echo_agent.families.loading import EMBEDDED
 from echo_agent.pages.figure import figure
 from echo_agent.pages.report import report, resource
 from echo_agent.pages.steps import Step
 from echo_agent.pages.story import escaped, mark_of, step_item
+from echo_agent.shipped import NANO
 from echo_agent.tools.relisten import check_call
 from echo_agent.traces import Trace, trace_of
 
@@ -97,7 +97,7 @@ class Studio:
         call = (future, self.agent, recording, question, choices, tell, options)
         thread = threading.Thread(target=_run, args=call, name=THREAD, daemon=True)
         future.add_done_callback(lambda _: events.put(None))
-        run = _Live(recording, bare=self.agent.family.name == EMBEDDED)
+        run = _Live(recording, bare=self.agent.family.name == NANO)
         thread.start()
         try:
             yield Shown(run.html())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from echo_agent.agent import EchoAgent
 from echo_agent.families.loading import load_family
 from tests.cli.commands import Run, refused
 from tests.small.tiny_small import tiny_small
@@ -54,8 +56,16 @@ def test_ask_json(run: Run, models: Path, sound: Path) -> None:
     assert "<seg>2.0, 4.0; speed=0.5</seg>" in result["text"]
 
 
-def test_words_that_the_embedded_model_was_not_taught_are_named(run: Run, sound: Path) -> None:
-    asked = ("ask", sound, "Which sheep is heard first?", "--choices", "the bell | Schafe")
+def test_words_that_echo_nano_was_not_taught_are_named(run: Run, sound: Path) -> None:
+    asked = (
+        "ask",
+        sound,
+        "Which sheep is heard first?",
+        "--choices",
+        "the bell | Schafe",
+        "--model",
+        "echo-nano",
+    )
     said = "echo-agent: echo-nano does not know the words sheep, schafe, and was not asked"
     code, out, err = run(*asked)
     assert (code, out) == (4, "") and err.startswith(said) and err.count("\n") == 1
@@ -64,6 +74,13 @@ def test_words_that_the_embedded_model_was_not_taught_are_named(run: Run, sound:
     assert code == 4 and result["status"] == "not_understood" and result["answer"] is None
     assert result["notes"] == [said.removeprefix("echo-agent: ")]
     refused(run("ask", "none.wav", *asked[2:]), "none.wav")
+
+
+def test_echo_small_is_asked_where_no_model_is_named(run: Run, sound: Path) -> None:
+    code, out, _ = run("ask", sound, "Is a dog heard?", "--json")
+    assert code == 0 and json.loads(out)["model"] == "echo-small"
+    for load in (EchoAgent.from_pretrained, load_family):
+        assert inspect.signature(load).parameters["name"].default == "echo-small"
 
 
 def test_a_question_in_another_language_is_not_put_to_echo_small(

@@ -42,7 +42,8 @@ from transformers import (
 from echo_agent.audio.recording import Recording
 from echo_agent.errors import ModelError
 from echo_agent.families.base import Family
-from echo_agent.families.loading import EMBEDDED, KnownModel, known_models, load_family, resolve_device
+from echo_agent.families.loading import KnownModel, known_models, load_family, resolve_device
+from echo_agent.shipped import NANO
 from echo_agent.small.configuration import SmallConfig
 from echo_agent.small.modeling import SmallForConditionalGeneration
 from echo_agent.small.weights import WEIGHTS as SMALL_WEIGHTS
@@ -69,7 +70,7 @@ def logits(family: Family) -> torch.Tensor:
 
 def test_the_thread_that_loads_is_gone() -> None:
     """Its worker threads would slow down the engine's."""
-    load_family(EMBEDDED, "cpu")
+    load_family(NANO, "cpu")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("echo-agent-load")]
 
 
@@ -502,7 +503,7 @@ PUBLISHED |= {
 
 
 @pytest.mark.parametrize(
-    "known", [model for model in known_models() if model.name != EMBEDDED], ids=lambda known: known.name
+    "known", [model for model in known_models() if model.name != NANO], ids=lambda known: known.name
 )
 def test_what_a_model_needs_follows_from_its_sizes(known: KnownModel) -> None:
     model_class, config = PUBLISHED[known.name]
@@ -524,9 +525,9 @@ def kept(text: Any) -> int:
     return sum(2 * layer.num_key_value_heads * layer.head_dim for layer in own)
 
 
-def test_known_models_begin_with_the_embedded_one() -> None:
+def test_known_models_are_listed_by_their_size() -> None:
     names = [model.name for model in known_models()]
-    assert names[0] == EMBEDDED and len(set(names)) == len(names)
+    assert names[0] == NANO and len(set(names)) == len(names)
     assert [model.parameters for model in known_models()] == sorted(
         model.parameters for model in known_models()
     )

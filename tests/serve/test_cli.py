@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, once it says where it is, and its address."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "echo_agent.cli", "serve", "--port", "0", *options],
+        [sys.executable, "-m", "echo_agent.cli", "serve", "--port", "0", "--model", "echo-nano", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
