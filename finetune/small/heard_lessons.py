@@ -32,7 +32,7 @@ from echo_agent.finetune.data.records import Record
 from echo_agent.finetune.data.scenes import events as mixed
 from echo_agent.finetune.data.scenes.mixer import SceneSettings, mix
 from echo_agent.finetune.data.scenes.render import draw_duration
-from echo_agent.finetune.small.listens import Listener, Scene, about_sounds
+from echo_agent.finetune.small.listens import Listener, Scene, asked_about
 from echo_agent.finetune.small.named_sounds import NamedSounds
 from echo_agent.finetune.small.packing import Pack, pack_branches
 from echo_agent.locks import locked_folder
@@ -68,7 +68,8 @@ def lesson(family: SmallFamily, made: mixed.Scene, labels: Sequence[str], rng: n
     known = NamedSounds.of(record)
     scene = HeardScene(recording.duration, known.events, family=family, recording=recording)
     listener = Listener(family.tokenizer, family.config.blank_token_id)
-    branches = about_sounds(listener, rng, QUESTIONS, known.record, scene, known.without)
+    asked = asked_about(listener, rng, QUESTIONS, known.record, scene, known.without)
+    branches = [branch for _, branch in asked]
     return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
 
 

@@ -174,20 +174,8 @@ def sound_lesson(listener: Listener, rng: np.random.Generator, size: int) -> Pac
     """A recording of sounds with up to ``size`` questions, each answered at once or after listening again."""
     record = simulate(rng)
     scene = Scene(record.duration, tuple(heard(event) for event in record.events))
-    branches = about_sounds(listener, rng, size, record, scene, frozenset())
+    branches = [branch for _, branch in asked_about(listener, rng, size, record, scene, frozenset())]
     return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
-
-
-def about_sounds(
-    listener: Listener,
-    rng: np.random.Generator,
-    size: int,
-    record: Record,
-    scene: Scene,
-    without: frozenset[str],
-) -> list[list[Stretch]]:
-    """Up to ``size`` questions about the sounds of a scene, each of another kind, of all kinds but ``without``."""
-    return [branch for _, branch in asked_about(listener, rng, size, record, scene, without)]
 
 
 def asked_about(
@@ -198,7 +186,7 @@ def asked_about(
     scene: Scene,
     without: frozenset[str],
 ) -> list[tuple[Asked, list[Stretch]]]:
-    """The same as :func:`about_sounds`, each with the question as it is asked."""
+    """Up to ``size`` questions about the sounds of a scene with their branches, of different kinds but ``without``."""
     found: list[tuple[Asked, list[Stretch]]] = []
     kinds = [kind for kind in MAKERS if kind not in without]
     for i in rng.permutation(len(kinds)):
@@ -323,7 +311,8 @@ def mixed_lesson(listener: Listener, rng: np.random.Generator, size: int) -> Pac
     record = record.model_copy(update={"events": events, "duration": round(record.duration + gap, 1)})
     scene = Scene(record.duration, in_order([*map(heard, record.events), *voices(lines, rng)]), tuple(said))
     branches = _about_talk(listener, rng, size, talk, transcript, scene)
-    branches += about_sounds(listener, rng, 2 * size, record, scene, NOT_OF_SOUNDS_ALONE)
+    asked = asked_about(listener, rng, 2 * size, record, scene, NOT_OF_SOUNDS_ALONE)
+    branches += [branch for _, branch in asked]
     return pack_branches(listener.opened(scene.listen(listener, 0.0, scene.duration)), branches)
 
 
