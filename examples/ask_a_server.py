@@ -17,8 +17,8 @@ from openai import OpenAI
 
 def main(
     address: str = "http://localhost:8000/v1",
-    path: str = str(Path(__file__).with_name("01.flac")),
-    question: str = "Which digits are spoken after the drum?",
+    path: str = str(Path(__file__).with_name("everyday") / "talk.ogg"),
+    question: str = "What is the speaker's name?",
 ) -> None:
     """Ask, and print what comes as it comes."""
     client = OpenAI(base_url=address, api_key=os.environ.get("ECHO_AGENT_KEY", "none"))
@@ -30,7 +30,7 @@ def main(
             {
                 "role": "user",
                 "content": [
-                    {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}},
+                    {"type": "input_audio", "input_audio": {"data": sound, "format": "ogg"}},
                     {"type": "text", "text": question},
                 ],
             }

@@ -1,6 +1,7 @@
 """Rewards of reinforcement learning: what one rollout of a policy that can listen again is worth, and why.
 
-A rollout is the assistant's turn ``<think>... <seg>12.4, 15.0</seg> [crop] ... </think><answer>...</answer>``. Each
+A rollout is the assistant's turn ``<think>... <seg>12.4, 15.0</seg> [crop] ... </think><answer>...</answer>``; a family
+that was taught no tags around its thought writes it without them. Each
 reward is a pure function of one :class:`Judged` and knows nothing of the group that GRPO compares it with; a recipe
 weighs them (:class:`~echo_agent.finetune.config.RewardConfig`, whose fields are the names in :data:`REWARDS`).
 
@@ -18,10 +19,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from echo_agent.answers import ANSWER, ANSWER_END, extract_answer
 from echo_agent.dialects import SEG, SEG_END, THINK, THINK_END
 from echo_agent.scores import overlap
+
+if TYPE_CHECKING:
+    from echo_agent.families.base import Family
 
 FULL = 0.5
 """Largest reward for format, accuracy and re-listening each (Echo)."""
@@ -49,14 +54,22 @@ class Judged:
     """Where the answer can be heard; may be empty."""
     correct_without: bool | None
     """Right when the same run is answered without any crop; None where that was not run."""
+    tags: tuple[str, ...] = (THINK, THINK_END, ANSWER, ANSWER_END)
+    """The tags of a whole turn, in order, as the family writes it."""
 
 
 Reward = Callable[[Judged], float]
 
 
-def well_formed(text: str) -> bool:
+def turn_tags(family: Family) -> tuple[str, ...]:
+    """The tags of a whole turn, in order, as a family writes it."""
+    return tuple(_TAGS.findall(family.written(f"{THINK}{THINK_END}{ANSWER}{ANSWER_END}")))
+
+
+def well_formed(judged: Judged) -> bool:
     """Whether a turn has one thought and then one answer: each tag once, in order, and the answer not empty."""
-    return _TAGS.findall(text) == [THINK, THINK_END, ANSWER, ANSWER_END] and extract_answer(text) is not None
+    written = tuple(_TAGS.findall(judged.text))
+    return written == judged.tags and extract_answer(judged.text) is not None
 
 
 def format_reward(judged: Judged) -> float:
@@ -69,7 +82,7 @@ def format_reward(judged: Judged) -> float:
     Returns:
         0 or 0.5.
     """
-    return FULL if well_formed(judged.text) else 0.0
+    return FULL if well_formed(judged) else 0.0
 
 
 def accuracy_reward(judged: Judged) -> float:
@@ -80,7 +93,7 @@ def accuracy_reward(judged: Judged) -> float:
     Returns:
         0 or 0.5.
     """
-    return FULL if judged.correct and well_formed(judged.text) else 0.0
+    return FULL if judged.correct and well_formed(judged) else 0.0
 
 
 def confidence_reward(judged: Judged) -> float:
@@ -98,7 +111,7 @@ def confidence_reward(judged: Judged) -> float:
         ValueError: The answer is right and its confidence is not known. The flat score in its place would reward
             that most. A wrong answer whose confidence is not known costs nothing.
     """
-    if not well_formed(judged.text):
+    if not well_formed(judged):
         return 0.0
     if judged.correct:
         if judged.confidence is None:

@@ -26,7 +26,7 @@ from echo_agent.errors import ContextError, QuestionError, RecordingError
 from echo_agent.families.base import Family
 from echo_agent.finetune.config import RolloutConfig
 from echo_agent.finetune.data.records import Sample
-from echo_agent.finetune.rewards import Judged, needs_counterfactual
+from echo_agent.finetune.rewards import Judged, needs_counterfactual, turn_tags
 from echo_agent.graphs import Budget, ListeningContext, build_listening_graph, initial_state
 from echo_agent.results import EchoResult, result_of
 from echo_agent.stores import RecordingStore
@@ -193,6 +193,7 @@ def judge(result: EchoResult, task: Task, family: Family) -> Judged:
         seconds_heard=result.seconds_heard,
         gold_spans=sample.gold_spans,
         correct_without=None,
+        tags=turn_tags(family),
     )
 
 

@@ -49,7 +49,7 @@ def test_a_task_gives_the_scores_of_eval(tasks: Any) -> None:
     from inspect_ai import eval as run
 
     rows = read_rows(EXAMPLES)[:3]
-    task = tasks.listening(str(EXAMPLES), control="off", device="cpu")
+    task = tasks.listening(str(EXAMPLES), control="off", model="echo-nano", device="cpu")
     (log,) = run(task, model="mockllm/model", sample_id=[row.id for row in rows], display="none")
     assert log.status == "success", log.error
     results = Results(None)
@@ -77,7 +77,7 @@ def test_a_row_that_cannot_be_run_counts_as_wrong(tasks: Any, tmp_path: Path) ->
     path.write_text(
         '{"id": "a", "audio": "broken.flac", "question": "What?", "choices": ["x", "y"], "answer": "x"}\n'
     )
-    task = tasks.listening(str(path), device="cpu")
+    task = tasks.listening(str(path), model="echo-nano", device="cpu")
     (log,) = run(task, model="mockllm/model", display="none")
     assert log.status == "success", log.error
     assert log.results.scores[0].metrics["accuracy"].value == 0.0

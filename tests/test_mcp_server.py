@@ -239,7 +239,7 @@ async def ask_all(client: Client) -> None:
 
 @pytest.mark.slow
 async def test_over_standard_streams() -> None:
-    command = ["-m", "echo_agent.cli", "mcp", str(EXAMPLES)]
+    command = ["-m", "echo_agent.cli", "mcp", str(EXAMPLES), "--model", "echo-nano"]
     started = StdioServerParameters(command=sys.executable, args=command, env=environment())
     async with Client(stdio_client(started)) as client:
         await ask_all(client)
@@ -247,7 +247,18 @@ async def test_over_standard_streams() -> None:
 
 @pytest.mark.slow
 async def test_over_http_for_several_clients() -> None:
-    command = [sys.executable, "-m", "echo_agent.cli", "mcp", str(EXAMPLES), "--http", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "echo_agent.cli",
+        "mcp",
+        str(EXAMPLES),
+        "--model",
+        "echo-nano",
+        "--http",
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(command, env=environment(), text=True, stderr=subprocess.PIPE)
     try:
         assert process.stderr is not None

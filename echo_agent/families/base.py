@@ -102,7 +102,7 @@ class Family(ABC):
     """One model architecture with its loaded weights."""
 
     name: str
-    """Name under which the model was asked for (``echo-nano``, a hub id or a folder)."""
+    """Name under which the model was asked for (``echo-small``, a hub id or a folder)."""
     kind: str
     """Architecture: ``echo-nano``, ``qwen2-audio`` or ``qwen2.5-omni``."""
     model: PreTrainedModel
@@ -301,7 +301,7 @@ class Family(ABC):
         return text  # a list only where a batch went in
 
     def written(self, text: str) -> str:
-        """A stretch of the assistant's turn as this policy writes it, where it spaces tags in its own way."""
+        """A stretch of the assistant's turn as this policy writes it, where it spaces tags, or leaves them out."""
         return text
 
     # --- audio --------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ class SmallFamily(EmbeddedFamily):
         return processing.escape(text)
 
     def written(self, text: str) -> str:
-        """The stretch without the tags of a thought: it was taught to think at once, and to write none."""
+        """The stretch without the tags of a thought: its thoughts begin at once, and end where the answer is opened."""
         return text.replace(processing.THINK, "").replace(processing.THINK_END, "")
 
     # --- audio --------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ _TIME = re.compile(
     rf"(?<![\w.:])(?:(\d+):([0-5]\d(?:\.\d+)?)|(\d+(?:\.\d+)?)(?={_UNIT}))(?![\w:]|\.\d)", re.I
 )
 _BARE = re.compile(r"(?<![\w.:])()()(\d+)(?![\w:]|\.\d)")
-"""The time tokens of the embedded model: whole seconds without a unit."""
+"""The time tokens of echo-nano: whole seconds without a unit."""
 
 
 @dataclass

@@ -51,8 +51,8 @@ def embedded_listener() -> Listener:
 def sample(
     listener: Listener, about: NamedSounds, asked: Asked, branch: Sequence[Stretch], ident: str, split: Split
 ) -> Sample:
-    """A question about a recording as a row of a dataset; ``branch`` is empty where no lesson finds its answer."""
-    record = about.record
+    """A question about a recording as a row of a dataset; where no lesson finds its answer, ``branch`` is empty."""
+    record, thought = about.record, reasoning(listener, about, branch)
     spellings = tuple(dict.fromkeys((asked.answer, *asked.accepted)))
     return Sample(
         id=ident,
@@ -69,19 +69,22 @@ def sample(
         corpus=record.corpus,
         group=record.group or record.id,
         split=split,
-        use="sft" if branch else "rl",
-        reasoning=reasoning(listener, about, branch),
-        phrasing=f"{asked.kind}/train",
+        use="sft" if thought else "rl",
+        reasoning=thought,
+        phrasing=asked.kind,
         licence=record.licence,
         composer="grammar",
     )
 
 
 def reasoning(listener: Listener, about: NamedSounds, branch: Sequence[Stretch]) -> str:
-    """What a lesson writes before its answer; where that is nothing, what is heard: no thought may be empty."""
+    """What a lesson writes before its answer, or the sounds where that is nothing: a dataset's thoughts are not empty.
+
+    Where the first listen does not tell them all there is none, and SFT leaves the sample out.
+    """
     written = listener.text([token for stretch in branch if stretch.written for token in stretch.ids])
     thought = written.partition(ANSWER)[0]
-    if thought or not branch:
+    if thought or not branch or not listener.detail(about.events):
         return thought
     return f"{', '.join(f'{one.name} {second(one.onset)}' for one in about.events) or NOTHING}."
 

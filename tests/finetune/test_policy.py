@@ -17,7 +17,15 @@ from echo_agent.errors import ContextError, DataError, ModelError
 from echo_agent.families.base import Family
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.config import LoRAConfig, ModelConfig, parse_recipe
-from echo_agent.finetune.policy import adapter_config, load_policy, mark_trainable, merge, save_policy
+from echo_agent.finetune.policy import (
+    adapter_config,
+    load_policy,
+    mark_trainable,
+    merge,
+    policy_digest,
+    save_policy,
+)
+from echo_agent.shipped import SHIPPED
 from tests.tiny import KINDS, QWEN_KINDS, sounds, tiny_family
 
 LORA = LoRAConfig(rank=4, alpha=16)
@@ -365,3 +373,9 @@ def test_all_weights_are_trained_in_float32() -> None:
     with pytest.raises(DataError, match="bfloat16 loses updates.*float32.*lora"):
         parse_recipe(values, "mine")
     assert parse_recipe(values | {"lora": {}}, "mine").model.dtype == "bfloat16"
+
+
+def test_the_models_of_the_package_are_known_by_their_weights() -> None:
+    digests = {name: policy_digest(name) for name in SHIPPED}
+    assert len(set(digests.values())) == len(SHIPPED)
+    assert digests == {name: policy_digest(str(folder)) for name, folder in SHIPPED.items()}

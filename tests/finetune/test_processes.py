@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from echo_agent.cli import main
 from echo_agent.families.loading import load_family
 from echo_agent.finetune.callbacks import read_log
 from echo_agent.finetune.config import RLRecipe, read_recipe, write_recipe
@@ -111,3 +112,16 @@ def test_who_is_done_leaves_the_group_of_processes(tmp_path: Path) -> None:
     leave_processes()
     assert not torch.distributed.is_initialized()
     leave_processes()  # there is none to leave
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_the_command_leaves_it_where_its_work_is_done(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not where it has failed: it would wait for the others."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    given = ["finetune", stage, f"nano-{stage}", str(tmp_path / "data"), str(tmp_path / "run")]
+    assert main(given) == 2 and torch.distributed.is_initialized()
+    monkeypatch.setattr(f"echo_agent.finetune.{stage}.train_{stage}", lambda *_, **__: tmp_path)
+    assert main(given) == 0 and not torch.distributed.is_initialized()

@@ -6,18 +6,25 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from echo_agent.audio.recording import Recording
 from echo_agent.dialects import InlineDialect
 from echo_agent.finetune.config import RewardConfig
+from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.rewards import (
     REWARDS,
     Judged,
     needs_counterfactual,
     repeats,
     total,
+    turn_tags,
     well_formed,
 )
+from echo_agent.finetune.trajectories import to_trajectory
+from echo_agent.stores import RecordingStore
+from tests.tiny import KINDS, tiny_family
 
 TURN = "<think>At <seg>2.0, 4.0</seg> a dog barks.</think><answer>a dog</answer>"
 ILL_FORMED = TURN.replace("</think>", "")
@@ -41,6 +48,25 @@ def judged(text: str = TURN, **changes: Any) -> Judged:
 
 def reward(name: str, text: str = TURN, **changes: Any) -> float:
     return REWARDS[name](judged(text, **changes))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "echo-small"])
+def test_a_turn_is_paid_as_its_family_was_taught_to_write_it(kind: str) -> None:
+    """What SFT teaches is well-formed, and right."""
+    family, store = tiny_family(kind), RecordingStore()
+    recording = store.add(Recording.from_array(np.zeros(8 * 16000, np.float32), 16000))
+    row = Sample(
+        id="s", audio="none", question="What is it?", answers=("a dog",), reasoning="<seg>2, 4</seg>dog 2."
+    )
+    made = to_trajectory(row, family, InlineDialect(), recording)
+    written = [
+        i for part in made.segments if part.origin != "prompt" for i in part.ids if i != family.audio_id
+    ]
+    turn = judged(family.detokenize(written), tags=turn_tags(family))
+    thought = () if kind == "echo-small" else ("<think>", "</think>")
+    assert turn.tags == (*thought, "<answer>", "</answer>")
+    assert REWARDS["accuracy"](turn) == REWARDS["format"](turn) == 0.5
+    assert REWARDS["accuracy"](replace(turn, text=f"{turn.text}</think>")) == 0.0
 
 
 def test_names_are_those_of_recipes() -> None:
@@ -74,7 +100,7 @@ def test_names_are_those_of_recipes() -> None:
     ],
 )
 def test_format(text: str, good: bool) -> None:
-    assert well_formed(text) is good
+    assert well_formed(judged(text)) is good
     assert reward("format", text) == (0.5 if good else 0.0)
     assert reward("format", text, correct=False, confidence=None) == (0.5 if good else 0.0)
 

@@ -48,7 +48,9 @@ def test_the_example_asks_a_server_and_it_stops_when_told(
     pytest.importorskip("uvicorn")
     monkeypatch.setenv(KEY, "open-sesame")
     with running() as (process, address):
-        runpy.run_path(str(ROOT / "examples" / "ask_a_server.py"))["main"](address)
+        runpy.run_path(str(ROOT / "examples" / "ask_a_server.py"))["main"](
+            address, str(ROOT / "examples" / "01.flac"), "Which digits are spoken after the drum?"
+        )
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (0, "stopped\n", "")

@@ -55,7 +55,8 @@ def test_a_sample_is_the_lesson_that_it_is_made_of() -> None:
         rng = np.random.default_rng(n)
         for asked, branch in asked_about(listener, rng, 30, about.record, scene, about.without):
             row = sample(listener, about, asked, branch, "s", "train")
-            assert row.reasoning and all(row.is_right(answer) for answer in row.right)
+            assert all(row.is_right(answer) for answer in row.right)
+            assert bool(row.reasoning) == (row.use == "sft")
             if not asked.steps and len(branch) == 2:  # a dataset's thoughts are not empty
                 continue
             made = to_trajectory(row, family, InlineDialect(), recording)
@@ -65,6 +66,23 @@ def test_a_sample_is_the_lesson_that_it_is_made_of() -> None:
             listened += row.listens
             asked_in_all += 1
     assert listened > 20 and asked_in_all > 100
+
+
+def test_a_call_over_the_end_is_answered_as_the_graph_does() -> None:
+    family, store, clamped = tiny_small(), RecordingStore(), 0
+    listener = Listener(family.tokenizer, family.config.blank_token_id)
+    for n in range(25):
+        about = NamedSounds.of(simulate(np.random.default_rng([3, n])))
+        duration = about.record.duration
+        recording = store.add(Recording.from_array(np.zeros(round(duration * 16000), np.float32), 16000))
+        scene, rng = Scene(duration, about.events), np.random.default_rng(n)
+        for asked, branch in asked_about(listener, rng, 30, about.record, scene, about.without):
+            row = sample(listener, about, asked, branch, "s", "train")
+            if row.listens:
+                made = to_trajectory(row, family, InlineDialect(), recording)
+                assert len(made.audio) == 1 + row.reasoning.count("<seg>")
+                clamped += "clamped" in family.detokenize([i for i in made.ids if i != family.audio_id])
+    assert clamped > 2
 
 
 def test_a_thought_without_steps_says_what_is_heard() -> None:
