@@ -25,7 +25,7 @@ from echo_agent.disk import real_path, write_whole
 from echo_agent.errors import DataError, QuestionError
 from echo_agent.exit_codes import NOT_UNDERSTOOD, UNPARSED
 from echo_agent.families.understanding import Doubt, doubt
-from echo_agent.shipped import NANO, SHIPPED
+from echo_agent.shipped import NANO, SHIPPED, SMALL
 from echo_agent.terminal import printable, say, say_json
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def answer_nothing(model: str, known: Doubt, *, as_json: bool) -> NoReturn:
 
     if as_json:
         say_json(not_understood(model, known.note).model_dump(mode="json"), compact=True)
-    help = " (echo-agent models lists the sounds that it knows)" if model == NANO else ""
+    help = f" (it knows few; {SMALL} takes plain English)" if model == NANO else ""
     say(f"echo-agent: {printable(known.note)}{help}", error=True)
     raise typer.Exit(NOT_UNDERSTOOD)
 

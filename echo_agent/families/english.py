@@ -22,7 +22,7 @@ FEW = 4
 """Words that a question has at least, for one without words of English to be in doubt for that alone."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»|(?<!\w)['‘][^'’]*['’](?!\w)")
-_ELIDED = re.compile(r"(?:l|d|qu|j|n|c)'[aeéèêiouh]")
+_ELIDED = re.compile(r"(?:l|d|qu|j|n|c|s|m|t)'[aeéèêiouh]")
 """What French and Italian write together."""
 
 FOREIGN = {
@@ -86,7 +86,7 @@ def reading(text: str) -> Reading:
     foreign = sum(_is_foreign(word) for word in words)
     # A name in the middle of a question is known to no list.
     strange = sum(not _is_known(word) and (place == 0 or word.islower()) for place, word in enumerate(words))
-    if foreign >= 2 and foreign >= 2 * english:
+    if (foreign >= 2 and foreign >= 2 * english) or (foreign >= 3 and foreign > english):
         return "foreign"
     if (foreign >= 2 and foreign > english) or (foreign and not english and len(words) > 1):
         return "doubtful"
@@ -100,7 +100,7 @@ def _is_latin(letter: str) -> bool:
 
 def _is_english(word: str) -> bool:
     plain = _plain(word)
-    return plain not in SHARED and plain not in _foreign() and _stem(plain) in _english()
+    return plain not in SHARED and not _is_foreign(word) and _stem(plain) in _english()
 
 
 def _is_known(word: str) -> bool:

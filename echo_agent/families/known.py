@@ -70,7 +70,7 @@ def known_models() -> list[KnownModel]:
         ),
         KnownModel(
             SMALL, "echo-small", 171_015_508, 11_520, 600.0, "Apache-2.0 and MIT",
-            "comes with echo-agent, runs on any CPU; understands plain English, and hears less than it understands",
+            "comes with echo-agent, runs on any CPU; understands plain English, and is often wrong",
         ),
         KnownModel(
             "Qwen/Qwen2.5-Omni-3B", "qwen2.5-omni", 4_703_464_448, 18_432, 600.0, "Qwen Research",

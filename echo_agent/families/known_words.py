@@ -24,11 +24,11 @@ def words_of(text: str) -> list[str]:
 
 @cache
 def known_words() -> frozenset[str]:
-    """All words that the embedded model was taught."""
+    """All words that echo-nano was taught."""
     return frozenset(EMBEDDED_WORDS.read_text(encoding="utf-8").split())
 
 
 def unknown_words(question: str, choices: Sequence[str] | None) -> list[str]:
-    """Words of a question and its choices that the embedded model was not taught, each once, in order."""
+    """Words of a question and its choices that echo-nano was not taught, each once, in order."""
     asked = [word for text in (question, *(choices or ())) for word in words_of(text)]
     return [word for word in dict.fromkeys(asked) if word not in known_words()]

@@ -1,4 +1,4 @@
-"""From a name to a loaded family: the embedded model, a model on the hub, or a folder.
+"""From a name to a loaded family: a model of the package, one on the hub, or a folder.
 
 Which family a checkpoint belongs to is read from ``model_type`` in its ``config.json``, so a fine-tuned copy under any
 name or in any folder is loaded by the code of its architecture. No code from a checkpoint is ever run, and weights are

@@ -42,4 +42,4 @@ def doubt(model: str, kind: str, question: str, choices: Sequence[str] | None) -
     only = f"the only language that {SMALL} was taught"
     if language == "foreign":
         return Doubt(f"the question is not in English, {only}, and was not asked", False)
-    return Doubt(f"the question seems not to be in English, {only}", True)
+    return Doubt(f"the question seems not to be in English, {only}; it was asked all the same", True)

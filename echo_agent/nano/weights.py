@@ -1,6 +1,6 @@
 """Where echo-nano's weights lie, and how a model is put together from them.
 
-The embedded model is two files: the encoder, which never changes, and the policy (adapter and decoder). Both are
+echo-nano is two files: the encoder, which never changes, and the policy (adapter and decoder). Both are
 float16 safetensors; the model computes in float32.
 """
 
@@ -37,7 +37,7 @@ def load_encoder(model: NanoForConditionalGeneration, folder: Path = WEIGHTS) ->
 
 
 def load_embedded(folder: Path = WEIGHTS) -> NanoForConditionalGeneration:
-    """The embedded model, in evaluation mode on the CPU; raises ModelError where a file is missing or damaged."""
+    """echo-nano, in evaluation mode on the CPU; raises ModelError where a file is missing or damaged."""
     for name, what in ((POLICY_FILE, "policy weights are"), ("config.json", "the model's configuration is")):
         if not (folder / name).exists():
             raise ModelError(f"{folder / name}: {what} missing; reinstall echo-agent, or train a model")

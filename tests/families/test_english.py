@@ -20,8 +20,10 @@ QUESTIONS = {
         "Wie oft bellt der Hund?",
         "Was hört man am Ende?",
         "Wer spricht zuerst, der Mann oder die Frau?",
+        "Wie heißt der Mann, der hier anruft, und was will er?",
     ],
-    "French": ["Combien de fois le chien aboie-t-il ?", "Qu'est-ce qu'on entend à la fin ?", "Qui parle ?"],
+    "French": ["Combien de fois le chien aboie-t-il ?", "Qu'est-ce qu'on entend à la fin ?", "Qui parle ?"]
+    + ["Comment s'appelle l'homme ?"],
     "Spanish": [
         "¿Cuántas veces ladra el perro?",
         "que se oye despues de la campana",
@@ -74,6 +76,8 @@ ENGLISH = [
     "PLEASE TELL ME WHAT COMES LAST",
     "the naïve fiancé's résumé, is it mentioned?",
     "quel horreur, what on earth is that racket",
+    "Does she say c'est la vie at the end?",
+    "Where does m'lady's bell ring, and is it t'other one?",
 ]
 
 
