@@ -24,10 +24,9 @@ from echo_agent.finetune.data.dataset import read_samples, split_names
 from echo_agent.finetune.data.records import Sample
 from echo_agent.finetune.data.stages import Report
 from echo_agent.finetune.trajectories import Listens, to_trajectory
+from echo_agent.shipped import NANO
 from echo_agent.stores import RecordingStore
 
-NANO = "echo-nano"
-"""The family that was taught no language."""
 SHOWN = 5
 """Most faults that one error lists."""
 
